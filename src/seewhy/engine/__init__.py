@@ -1,0 +1,1 @@
+"""The only part that touches the model: borrow it, run the fewest passes, hand out records, give it back."""

@@ -1,0 +1,116 @@
+"""Borrowing a model: evaluated, frozen and alone for the length of a ``with`` block, then given back as it was."""
+
+from __future__ import annotations
+
+import random
+import threading
+import weakref
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..errors import ModelError
+
+_locks: weakref.WeakKeyDictionary[nn.Module, threading.RLock] = weakref.WeakKeyDictionary()
+_locks_guard = threading.Lock()
+
+
+@contextmanager
+def borrowed(model: nn.Module) -> Iterator[None]:
+    """Evaluate `model` without leaving a trace.
+
+    Inside: every module is in eval mode, no parameter requires grad, gradients are enabled even under the user's
+    ``no_grad`` or ``inference_mode``, and no other thread explains this model. Afterwards, whatever was raised: each
+    module's training flag, each parameter's ``requires_grad``, buffers and random states are as before.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(_lock(model))
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        modules, parameters = list(model.modules()), list(model.parameters())
+        if any(module._compiled_call_impl for module in modules):  # compiled code shows autograd no activations
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
+        stack.enter_context(_random_states(parameters))
+        stack.enter_context(_buffers(modules))
+        stack.enter_context(_training_flags(modules))
+        stack.enter_context(_frozen(parameters))
+        yield
+
+
+def _lock(model: nn.Module) -> threading.RLock:
+    with _locks_guard:
+        return _locks.setdefault(model, threading.RLock())
+
+
+@contextmanager
+def _random_states(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
+    devices = {p.device for p in parameters if p.is_cuda}
+    python, numpy = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng([d.index for d in devices], device_type="cuda"):
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)
+
+
+@contextmanager
+def _buffers(modules: Sequence[nn.Module]) -> Iterator[None]:
+    before = [
+        (module, name, buffer, buffer.detach().clone())
+        for module in modules
+        for name, buffer in module._buffers.items()
+        if buffer is not None
+    ]
+    try:
+        yield
+    finally:
+        for module, name, buffer, copy in before:
+            if not torch.equal(buffer.detach(), copy):
+                with torch.no_grad():
+                    buffer.copy_(copy)
+            module._buffers[name] = buffer
+
+
+@contextmanager
+def _training_flags(modules: Sequence[nn.Module]) -> Iterator[None]:
+    # Not model.eval(): a model may override train() with work of its own, or freeze some of its modules.
+    flags = [(module, module.training) for module in modules]
+    try:
+        for module, _ in flags:
+            _set_training(module, False)
+        yield
+    finally:
+        for module, training in flags:
+            _set_training(module, training)
+
+
+def _set_training(module: nn.Module, training: bool) -> None:
+    if isinstance(module, torch.jit.ScriptModule):
+        module.training = training
+    elif module.training is not training:
+        object.__setattr__(module, "training", training)  # a model may override __setattr__
+
+
+@contextmanager
+def _frozen(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
+    trained = [p for p in parameters if p.requires_grad]
+    _refuse_inference_tensors(parameters)
+    try:
+        for parameter in trained:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
+
+
+def _refuse_inference_tensors(parameters: Sequence[Tensor]) -> None:
+    if any(p.is_inference() for p in parameters):
+        raise ModelError(
+            "The model was built or loaded under torch.inference_mode, so autograd cannot pass through its parameters. "
+            "Build it outside of inference_mode (torch.no_grad is fine), or explain copy.deepcopy(model)."
+        )

@@ -1,0 +1,211 @@
+"""Capturing what layers return while the model runs once: the value untouched, and where its gradient is."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge, get_gradient_edge
+from torch.utils.hooks import RemovableHandle
+
+from ..errors import LayerError, LayerNotRunError, close_matches
+from ..layers import Layer, LayerInfo, Layout, Layouts, is_candidate, tensors, with_first_tensor
+from .head import HeadFinder
+
+_CHEAP_COPY = 2  # candidates up to so many times the input's size are copied at once, larger ones if they change
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a module, the `number`-th of the run from 1."""
+
+    module: nn.Module
+    name: str
+    number: int
+
+
+@dataclass
+class Captured:
+    """What one call of a layer returned.
+
+    Attributes:
+        label: the layer's name, with ``#n`` where it ran several times.
+        layout: where the positions are; None for a layer without.
+        edge: where autograd finds the gradient of this output; None if gradients were not asked for.
+    """
+
+    label: str
+    layout: Layout | None
+    edge: GradientEdge | None
+    _output: Tensor
+    _version: int | None = None  # of an output that was not copied
+
+    @property
+    def intact(self) -> bool:
+        """Whether the value is still what the layer returned."""
+        return self._version is None or self._version == self._output._version
+
+    @property
+    def value(self) -> Tensor:
+        """The output as the layer returned it, as ``(n, C, h, w)`` where it has positions."""
+        return self.oriented(self._output.detach())
+
+    def oriented(self, tensor: Tensor) -> Tensor:
+        """`tensor`, of the output's shape, as ``(n, C, h, w)`` where the layer has positions."""
+        return self.layout.to_nchw(tensor) if self.layout else tensor
+
+    def check_positions(self) -> None:
+        """Refuse a layer that has no positions."""
+        if self.layout is None:
+            raise LayerError(
+                f"Layer {self.label!r} has no positions that could be worked out: it returned a tensor of shape "
+                f"{tuple(self._output.shape)}. explainer.layers() lists those that have."
+            )
+
+
+class Observer:
+    """Watches one run of `model` on a batch ``(n, C, H, W)``; a context manager that owns its hooks.
+
+    Args:
+        model: borrowed.
+        batch: what it will run on.
+        wanted: the layers to capture.
+        gradients: whether gradients will be asked for; captured outputs then take part in the graph, and start it where
+            nothing before them needs one.
+        choose: capture every candidate of the automatic choice too.
+        head: also look for the linear head that CAM needs.
+    """
+
+    def __init__(
+        self, model: nn.Module, batch: Tensor, wanted: Sequence[Layer], *, gradients: bool, choose: bool, head: bool
+    ) -> None:
+        self._gradients, self._choose = gradients, choose
+        self._wanted = {layer.module: [w for w in wanted if w.module is layer.module] for layer in wanted}
+        self._limit = _CHEAP_COPY * batch.numel()
+        self._layouts = Layouts(batch.shape[0], (batch.shape[-2], batch.shape[-1]))
+        self._names = {module: name for name, module in model.named_modules() if name}
+        self._handles: list[RemovableHandle] = []
+        self._recording = True
+        self._calls: Counter[nn.Module] = Counter()
+        self._seen: list[tuple[Call, tuple[int, ...], str]] = []
+        self._candidates: list[tuple[Call, Captured]] = []
+        self.captured: list[Captured] = []
+        self.head = HeadFinder() if head else None
+
+    def __enter__(self) -> Observer:
+        for module in self._names:
+            self._handles.append(module.register_forward_hook(self._finished))
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+    def _finished(self, module: nn.Module, args: Any, output: Any) -> Any:
+        """Called after each module's forward; in the backward pass too, where a checkpoint computes again."""
+        tensor = next(tensors(output), None)
+        if not self._recording:
+            again = self._gradients and module in self._wanted and tensor is not None
+            return with_first_tensor(output, _own_node(tensor)[0]) if again and tensor is not None else None
+        self._calls[module] += 1
+        if tensor is None or not tensor.is_floating_point():
+            return None
+        call = Call(module, self._names[module], self._calls[module])
+        layout = self._layout(call, tensor)
+        self._seen.append((call, tuple(tensor.shape), layout.name if layout else "-"))
+        goes_on = self._take(call, args, tensor, layout)
+        if self.head:
+            self.head.see(call.name, module, args, goes_on, layout)
+        return None if goes_on is tensor else with_first_tensor(output, goes_on)
+
+    def _layout(self, call: Call, tensor: Tensor) -> Layout | None:
+        try:
+            return self._layouts.see(call.module, tensor)
+        except LayerError as error:
+            if call.module in self._wanted:
+                raise LayerError(f"Layer {call.name!r}: {error}") from None
+            return None
+
+    def _take(self, call: Call, args: Any, output: Tensor, layout: Layout | None) -> Tensor:
+        """Capture the output if it is wanted or a candidate; gives what the model goes on with."""
+        if wanted := [w for w in self._wanted.get(call.module, ()) if w.call in (None, call.number)]:
+            value = output.detach().clone()
+            goes_on, edge = _own_node(output) if self._gradients else (output, None)
+            self.captured += [Captured(layer.label, layout, edge, value) for layer in wanted]
+            return goes_on
+        if self._choose and layout and is_candidate(call.module, layout) and not _hands_through(call, args, output):
+            return self._consider(call, output, layout)
+        return output
+
+    def _consider(self, call: Call, output: Tensor, layout: Layout) -> Tensor:
+        """Keep a candidate as cheaply as can be: there are hundreds, and one of them will be chosen."""
+        goes_on, edge = output, None
+        if self._gradients and output.requires_grad:
+            edge = get_gradient_edge(output)
+        elif self._gradients:
+            goes_on, edge = _own_node(output)
+        copied = output.numel() <= self._limit or output.is_inference()
+        value, version = (output.detach().clone(), None) if copied else (output, output._version)
+        self._candidates.append((call, Captured(call.name, layout, edge, value, version)))
+        return goes_on
+
+    def finish(self) -> None:
+        """End the recording when the forward pass is over, and check that each wanted layer ran as named."""
+        self._recording = False
+        for layers in self._wanted.values():
+            for layer in layers:
+                self._check_ran(layer)
+        order = [layer.label for layers in self._wanted.values() for layer in layers]
+        self.captured.sort(key=lambda captured: order.index(captured.label))
+
+    @property
+    def seen(self) -> list[LayerInfo]:
+        """Every call of a module that returned a tensor, in the order in which they finished."""
+        return [
+            LayerInfo(self._label(call), type(call.module).__name__, shape, layout)
+            for call, shape, layout in self._seen
+        ]
+
+    @property
+    def candidates(self) -> list[Captured]:
+        """What the automatic choice may take, in the order in which they finished."""
+        for call, candidate in self._candidates:
+            candidate.label = self._label(call)
+        return [candidate for _, candidate in self._candidates]
+
+    def _label(self, call: Call) -> str:
+        return f"{call.name}#{call.number}" if self._calls[call.module] > 1 else call.name
+
+    def _check_ran(self, layer: Layer) -> None:
+        calls = self._calls[layer.module]
+        if calls == 0:
+            close = close_matches(layer.name, [self._names[module] for module in self._calls])
+            raise LayerNotRunError(f"The model did not run layer {layer.name!r} for this input.{close}")
+        if layer.call is None and calls > 1:
+            choices = ", ".join(repr(f"{layer.name}#{call + 1}") for call in range(calls))
+            raise LayerError(f"The model runs layer {layer.name!r} {calls} times. Say which call: {choices}.")
+        if layer.call is not None and layer.call > calls:
+            raise LayerNotRunError(f"The model runs layer {layer.name!r} {calls} times; there is no {layer.label!r}.")
+        if not any(captured.label == layer.label for captured in self.captured):
+            raise LayerError(f"Layer {layer.name!r} returned no tensor of floating-point numbers to explain.")
+
+
+def _own_node(output: Tensor) -> tuple[Tensor, GradientEdge]:
+    """A copy of `output` with a graph node of its own, which the model goes on with; the graph starts here if need be.
+
+    Also where the model runs under no_grad or inference_mode itself, as frozen backbones do.
+    """
+    with torch.inference_mode(False), torch.enable_grad():
+        if not output.requires_grad:
+            output = (output.clone() if output.is_inference() else output.detach()).requires_grad_()
+        copy = output.clone()
+    return copy, get_gradient_edge(copy)
+
+
+def _hands_through(call: Call, args: Any, output: Tensor) -> bool:
+    """Whether the module returns its input itself, as Identity does, and did not change it in place."""
+    return any(output is tensor for tensor in tensors(args)) and not getattr(call.module, "inplace", False)

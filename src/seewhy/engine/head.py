@@ -1,0 +1,126 @@
+"""Finding where CAM is defined: the activation whose mean over positions a linear layer turns into the scores."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import ModelError
+from ..layers import Layout, tensors
+from .record import Head
+
+
+@dataclass
+class _Spatial:
+    """The last output with positions, as ``(n, C, h, w)``, still the model's own memory."""
+
+    name: str
+    module: nn.Module
+    output: Tensor
+    version: int | None
+
+    @property
+    def changed(self) -> bool:
+        return self.version is not None and self.output._version != self.version
+
+
+class HeadFinder:
+    """Watches modules finish, in order, and keeps what may be a head; `find` then checks it against the scores."""
+
+    def __init__(self) -> None:
+        self._last: _Spatial | None = None
+        self._before_last: _Spatial | None = None
+        self._linear: tuple[nn.Module, Tensor, Tensor, _Spatial, Tensor] | None = None
+
+    def see(self, name: str, module: nn.Module, args: object, output: Tensor, layout: Layout | None) -> None:
+        """Take note of what `module` returned."""
+        if layout:
+            if self._last and self._last.output.data_ptr() != output.data_ptr():
+                self._before_last = self._last
+            version = None if output.is_inference() else output._version
+            self._last = _Spatial(name, module, layout.to_nchw(output), version)
+        elif self._last and _is_linear(module):
+            pooled = next(tensors(args), None)
+            if pooled is not None and pooled.flatten(1).shape == self._last.output.shape[:2]:
+                # The activation is copied now: the model is free to change it afterwards.
+                self._linear = (
+                    module,
+                    pooled.detach(),
+                    output.detach(),
+                    self._last,
+                    self._last.output.detach().clone(),
+                )
+
+    def find(self, outputs: Tensor) -> Head:
+        """The head that gave `outputs` ``(n, K)``.
+
+        Raises:
+            ModelError: the scores are not linear in the mean of an activation over its positions.
+        """
+        head = self._linear_head(outputs) or self._convolutional_head(outputs)
+        if head is None:
+            raise ModelError(
+                "CAM is defined where one linear layer reads the mean of an activation over its positions, and this "
+                "model has no such head. Use 'grad_cam', which equals CAM where CAM is defined."
+            )
+        return head
+
+    def _linear_head(self, outputs: Tensor) -> Head | None:
+        if self._linear is None:
+            return None
+        module, pooled, scores, last, activation = self._linear
+        if not _close(scores.flatten(1), outputs):
+            return None
+        weight, bias = _weights(module)
+        for suffix, pooled_activation in _readings(last, activation):
+            if _close(pooled_activation.mean((2, 3)), pooled.flatten(1)):
+                return Head(last.name + suffix, pooled_activation, weight, bias)
+        return None
+
+    def _convolutional_head(self, outputs: Tensor) -> Head | None:
+        """A 1x1 convolution to the classes, then the pooling; or any activation with a channel for each class."""
+        last = self._last
+        if last is None or last.output.shape[:2] != outputs.shape:
+            return None
+        classes = outputs.shape[1]
+        unit = torch.eye(classes, device=outputs.device, dtype=outputs.dtype)
+        for suffix, activation in _readings(last, last.output.detach()):
+            if _close(activation.mean((2, 3)), outputs):
+                before = self._before_last
+                if not suffix and before and not before.changed and _is_pointwise(last.module):
+                    weight, bias = _weights(last.module)
+                    return Head(before.name, before.output.detach(), weight, bias)
+                return Head(last.name + suffix, activation, unit, unit.new_zeros(classes))
+        return None
+
+
+def _readings(last: _Spatial, activation: Tensor) -> list[tuple[str, Tensor]]:
+    """What the pooling may have read: the module's output, or that after a functional ReLU (perhaps in place)."""
+    if last.changed:
+        return [("+relu" if bool((activation >= 0).all()) else "+in-place", activation)]
+    return [("", activation), ("+relu", activation.relu()), ("+relu6", activation.clamp(0, 6))]
+
+
+def _is_linear(module: nn.Module) -> bool:
+    return isinstance(module, nn.Linear) or _is_pointwise(module)
+
+
+def _is_pointwise(module: nn.Module) -> bool:
+    return isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1) and module.groups == 1
+
+
+def _weights(module: nn.Module) -> tuple[Tensor, Tensor]:
+    weight = module.weight.detach().flatten(1)  # type: ignore[operator]
+    bias = module.bias
+    return weight, weight.new_zeros(len(weight)) if bias is None else bias.detach()  # type: ignore[operator]
+
+
+def _close(a: Tensor, b: Tensor) -> bool:
+    """Equal but for rounding, as compared with the largest value."""
+    if a.shape != b.shape:
+        return False
+    tolerance = max(1e-4, 8 * max(torch.finfo(a.dtype).eps, torch.finfo(b.dtype).eps))
+    a, b = a.detach().double(), b.detach().double()
+    return bool((a - b).abs().max() <= tolerance * b.abs().max())

@@ -1,0 +1,231 @@
+"""The passes over one chunk of images: one forward, and one backward for each backward rule that is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import GradientError, InputError, LayerError, ModelError
+from ..layers import Layer, find_layers
+from ..targets import Scoring, Selected
+from .capture import Captured, Observer
+from .diagnose import where_gradient_ends
+from .record import Head, LayerRecord, Needs, Record
+from .rules import BackwardRule, applied, check, find_activations
+
+PLAIN = BackwardRule("plain")
+_FIRST_LOOK = 4  # candidates whose gradient is asked for at first, then four times as many
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the passes must give: the united needs of all methods asked.
+
+    Attributes:
+        needs: of each method.
+        layers: those that the user named.
+        choose: whether a layer must be chosen.
+    """
+
+    needs: tuple[Needs, ...]
+    layers: tuple[Layer, ...] = ()
+    choose: bool = False
+
+    @property
+    def rules(self) -> list[BackwardRule]:
+        """The backward rules of the input gradients, plain first, each once."""
+        rules = dict.fromkeys(needs.rule for needs in self.needs if needs.rule)
+        return sorted(rules, key=lambda rule: rule != PLAIN)
+
+    @property
+    def gradients(self) -> bool:
+        """Whether the forward pass must build a graph."""
+        return bool(self.rules) or any(needs.gradient for needs in self.needs)
+
+
+@dataclass
+class Measured:
+    """What the passes gave for a chunk."""
+
+    input: Tensor
+    observer: Observer
+    selected: Selected | None = None
+    layers: list[Captured] = field(default_factory=list)
+    layer_gradients: dict[str, Tensor] = field(default_factory=dict)
+    input_gradients: dict[BackwardRule, Tensor] = field(default_factory=dict)
+    head: Head | None = None
+    output_gradient: Tensor | None = None
+    warnings: list[str] = field(default_factory=list)
+
+    def record(self, needs: Needs, layer: Captured | None) -> Record:
+        """What a method with these needs gets of it."""
+        selected = self.selected if needs.score else None
+        measured: dict[str, Any] = {"input": self.input}
+        if selected:
+            measured |= {"outputs": selected.outputs.detach(), "scores": selected.scores.detach()}
+        if needs.rule:
+            measured["input_gradient"] = self.input_gradients[needs.rule]
+        if needs.head:
+            measured |= {"head": self.head, "output_gradient": self.output_gradient}
+        if layer is None:
+            return Record(**measured)
+        if needs.gradient:
+            layer.check_positions()
+        measured |= {"layer": layer.label, "activation": layer.value if needs.activation else None}
+        return LayerRecord(**measured, gradient=self.layer_gradients[layer.label] if needs.gradient else None)
+
+
+def run(model: nn.Module, batch: Tensor) -> Any:
+    """What a borrowed `model` returns for `batch`; an error of its own passes through, with a note.
+
+    Raises:
+        InputError: the number of channels is not the one that the model's first convolution takes.
+        ModelError: the model would mix the images of the batch.
+    """
+    _refuse_mixing(model, len(batch))
+    try:
+        return model(batch)
+    except RuntimeError as error:
+        first = next((module for module in model.modules() if isinstance(module, nn.Conv2d)), None)
+        if first and batch.dim() == 4 and first.in_channels != batch.shape[1]:
+            raise InputError(
+                f"The images have {batch.shape[1]} channels, and the model's first convolution takes "
+                f"{first.in_channels}. Convert them, or pass a transform that does."
+            ) from error
+        error.add_note(f"Raised by the model itself, for an input of shape {tuple(batch.shape)}.")
+        raise
+
+
+def _refuse_mixing(model: nn.Module, count: int) -> None:
+    for name, module in model.named_modules():
+        if count > 1 and isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is None:
+            raise ModelError(f"{name!r} ({type(module).__name__}) has no running statistics, so each image of a batch "
+                             "would change the others' scores: explain them with batch_size=1.")  # fmt: skip
+
+
+def measure(model: nn.Module, batch: Tensor, request: Request, scoring: Scoring) -> Measured:
+    """Run the fewest passes of a borrowed `model` over `batch` ``(n, C, H, W)`` that give what is requested.
+
+    Args:
+        model: borrowed.
+        batch: the model's input; untouched.
+        request: what is needed.
+        scoring: how the targets' scores are read out of what the model returns.
+
+    Raises:
+        GradientError: no gradient arrives where one is needed.
+        LayerError: a layer did not run, ran several times, or no layer fits.
+    """
+    head = any(needs.head for needs in request.needs)
+    observer = Observer(model, batch, request.layers, gradients=request.gradients, choose=request.choose, head=head)
+    found = Measured(batch.detach().clone().requires_grad_(bool(request.rules)), observer)
+    with observer:
+        with torch.set_grad_enabled(request.gradients):
+            raw = run(model, found.input.clone())
+        observer.finish()
+        found.layers = observer.captured
+        if any(needs.score for needs in request.needs):
+            _measure_scores(found, model, request, scoring.read(raw))
+        elif request.choose:
+            found.layers = [_last(found.observer.candidates)]
+        if observer.head and found.selected:
+            found.head = observer.head.find(found.selected.outputs)
+            found.output_gradient = scoring.gradient(found.selected.outputs)
+    found.input.requires_grad_(False)
+    if not all(layer.intact for layer in found.layers):
+        layers = tuple(layer for chosen in found.layers for layer in find_layers(model, chosen.label))
+        return measure(model, batch, replace(request, layers=layers, choose=False), scoring)
+    return found
+
+
+def _measure_scores(found: Measured, model: nn.Module, request: Request, selected: Selected) -> None:
+    if request.gradients:
+        _Backward(model, request, found, selected.scores).run()
+    found.selected = selected.detached()
+
+
+def _last(candidates: list[Captured]) -> Captured:
+    if not candidates:
+        raise LayerError(_NO_CANDIDATE)
+    return candidates[-1]
+
+
+_NO_CANDIDATE = (
+    "No layer of this model has positions that could be worked out, so none can be chosen. "
+    "Name one with layer=; explainer.layers() lists what ran."
+)
+
+
+class _Backward:
+    """The backward passes over the graph of one forward."""
+
+    def __init__(self, model: nn.Module, request: Request, found: Measured, scores: Tensor) -> None:
+        self._model, self._request, self._found, self._scores = model, request, found, scores
+
+    def run(self) -> None:
+        """Choose the layer if need be, then run each rule's backward; the last one frees the graph."""
+        request, found = self._request, self._found
+        if not self._scores.requires_grad:
+            raise GradientError(self._explain("The score does not depend on the input"))
+        if request.choose:
+            found.layers = [self._choose()]
+        rules = request.rules
+        layers = found.layers if any(needs.gradient for needs in request.needs) else []
+        if rules[:1] == [PLAIN] or layers:
+            self._plain(layers, wants_input=rules[:1] == [PLAIN], retain=any(rule != PLAIN for rule in rules))
+        for rule in rules:
+            if rule != PLAIN:
+                self._under(rule, retain=rule != rules[-1])
+
+    def _plain(self, layers: list[Captured], *, wants_input: bool, retain: bool) -> None:
+        missing = [layer for layer in layers if layer.label not in self._found.layer_gradients]
+        edges = [layer.edge for layer in missing if layer.edge]
+        gradients = self._grad([*edges, self._found.input] if wants_input else edges, retain)
+        if wants_input:
+            self._found.input_gradients[PLAIN] = self._not_zero(gradients[-1], "the input")
+        for layer, gradient in zip(missing, gradients, strict=False):
+            self._found.layer_gradients[layer.label] = self._not_zero(gradient, f"layer {layer.label!r}", layer)
+
+    def _under(self, rule: BackwardRule, *, retain: bool) -> None:
+        activations = find_activations(self._scores, rule)
+        if warning := check(activations, rule):
+            self._found.warnings.append(warning)
+        with applied(rule, activations.treated):
+            (gradient,) = self._grad([self._found.input], retain)
+        if gradient is None:
+            raise GradientError(self._explain("No gradient arrives at the input"))
+        self._found.input_gradients[rule] = gradient
+
+    def _grad(self, inputs: list[Any], retain: bool) -> Sequence[Tensor | None]:
+        if not inputs:
+            return ()
+        ones = torch.ones_like(self._scores)
+        return torch.autograd.grad(self._scores, inputs, ones, retain_graph=retain, allow_unused=True)
+
+    def _not_zero(self, gradient: Tensor | None, where: str, layer: Captured | None = None) -> Tensor:
+        if gradient is not None and layer:
+            gradient = layer.oriented(gradient)
+        if gradient is None or not gradient.any():
+            raise GradientError(self._explain(f"No gradient of the score arrives at {where}", layer))
+        return gradient
+
+    def _explain(self, what: str, layer: Captured | None = None) -> str:
+        return f"{what}: {where_gradient_ends(self._model, self._found.input, layer.label if layer else None)}"
+
+    def _choose(self) -> Captured:
+        """The last candidate in execution order with a gradient at its positions, asked from the deepest up."""
+        remaining, look = list(self._found.observer.candidates), _FIRST_LOOK
+        while remaining:
+            group, remaining, look = remaining[-look:], remaining[:-look], 4 * look
+            gradients = self._grad([layer.edge for layer in group if layer.edge], retain=True)
+            for layer, gradient in reversed(list(zip(group, gradients, strict=True))):
+                if gradient is not None and layer.oriented(gradient).any():
+                    self._found.layer_gradients[layer.label] = layer.oriented(gradient)
+                    return layer
+        if not self._found.observer.candidates:
+            raise LayerError(_NO_CANDIDATE)
+        raise GradientError(self._explain("No gradient of the score arrives at any layer with positions"))

@@ -1,0 +1,110 @@
+"""What a method declares that it needs of the passes, and the record of them that it gets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from ..errors import MethodError
+from .rules import BackwardRule
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a method needs of the passes. The engine unites the needs of all methods asked and runs the fewest passes.
+
+    Args:
+        activation: the output of the layer.
+        gradient: the gradient of the target's score at the output of the layer.
+        input_gradient: the gradient at the model's input, under a backward rule: ``"plain"``, ``"guided"``,
+            ``"deconvnet"`` or a `BackwardRule`.
+        head: the pooled activation and the linear layer after it (for CAM); the layer is then found, not chosen.
+    """
+
+    activation: bool = False
+    gradient: bool = False
+    input_gradient: str | BackwardRule | None = None
+    head: bool = False
+
+    @property
+    def layer(self) -> bool:
+        """Whether something is needed at a layer that the user may name."""
+        return self.activation or self.gradient
+
+    @property
+    def rule(self) -> BackwardRule | None:
+        """The backward rule of the input gradient; None where no input gradient is needed."""
+        if isinstance(self.input_gradient, str):
+            return BackwardRule(self.input_gradient)
+        return self.input_gradient
+
+    @property
+    def score(self) -> bool:
+        """Whether the target's score is needed at all."""
+        return self.gradient or self.head or self.input_gradient is not None
+
+
+@dataclass(frozen=True)
+class Head:
+    """A linear layer that reads the mean of an activation over its positions: where CAM is defined.
+
+    Attributes:
+        layer: the name of the last module before the pooling; with ``+relu`` where a functional ReLU follows it.
+        activation: what is pooled, ``(n, C, h, w)``.
+        weight: ``(K, C)``, `bias`: ``(K,)``, of the linear layer.
+    """
+
+    layer: str
+    activation: Tensor
+    weight: Tensor
+    bias: Tensor
+
+
+class Record:
+    """What the passes over a chunk of n images gave, as far as the method declared it in its `needs`.
+
+    Attributes:
+        input: the model's input, ``(n, C, H, W)``.
+        outputs: the scores of all K classes, ``(n, K)``.
+        scores: the target's score S, ``(n,)``.
+        input_gradient: dS/d input under the declared rule, ``(n, C, H, W)``.
+        head: where CAM is defined, a `Head`.
+        output_gradient: dS/d outputs, ``(n, K)``; with `head`.
+
+    Tensors are shared by all methods: read them, never change them in place.
+    """
+
+    input: Tensor
+    outputs: Tensor
+    scores: Tensor
+    input_gradient: Tensor
+    head: Head
+    output_gradient: Tensor
+
+    def __init__(self, **measured: Any) -> None:
+        self.__dict__.update({name: value for name, value in measured.items() if value is not None})
+
+    def __getattr__(self, name: str) -> Any:
+        declared = ", ".join(sorted(self.__dict__))
+        raise MethodError(f"The record has no {name!r}: declare it in the method's needs. It has: {declared}.")
+
+    def versions(self) -> dict[str, int]:
+        """How often each tensor was changed in place, to notice a method that does so."""
+        return {name: value._version for name, value in self.__dict__.items() if isinstance(value, Tensor)}
+
+
+class LayerRecord(Record):
+    """A `Record` with what was measured at one layer.
+
+    Attributes:
+        layer: the layer's name.
+        activation: the layer's output A, ``(n, C, h, w)`` whatever the model's own layout; ``(n, C)`` where the layer
+            has no positions.
+        gradient: dS/dA, of the same shape.
+    """
+
+    layer: str
+    activation: Tensor
+    gradient: Tensor

@@ -1,0 +1,158 @@
+"""Backward rules: what a ReLU does to the gradient, set where ReLU happens, in the autograd graph.
+
+A module hook sees `nn.ReLU` modules only; the graph shows every ReLU, however it is spelled: functional, in place,
+shared, clamped, checkpointed. The rule is a hook on those nodes of one graph, so nothing is left on the model.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import Node
+
+from ..errors import InputError, ModelError, close_matches
+
+_RELUS = {"ReluBackward", "ThresholdBackward", "HardtanhBackward", "ClampBackward", "ClampMinBackward"}
+_OTHERS = {
+    "LeakyRelu": "LeakyReLU", "PreluKernel": "PReLU", "RreluWithNoise": "RReLU", "Elu": "ELU", "Celu": "CELU",
+    "Silu": "SiLU", "Gelu": "GELU", "Mish": "Mish", "Hardswish": "Hardswish", "Softplus": "Softplus",
+    "Hardtanh": "Hardtanh", "LogSigmoid": "LogSigmoid", "Hardshrink": "Hardshrink", "Softshrink": "Softshrink",
+}  # fmt: skip
+_GATES = {"Sigmoid": "Sigmoid", "Hardsigmoid": "Hardsigmoid", "Tanh": "Tanh"}
+_UNSURE = {"Where": "torch.where", "Maximum": "torch.maximum"}
+_HARMLESS = {"BackwardHookFunctionBackward"}  # what a user's full backward hook puts around a module: the identity
+
+
+@dataclass(frozen=True)
+class BackwardRule:
+    """How the gradient passes each ReLU: ``"guided"`` or ``"deconvnet"``.
+
+    guided clamps the result of the ReLU's backward at 0 (Springenberg 2014); deconvnet replaces it by the incoming
+    gradient clamped at 0 (Zeiler 2013). `also` names further activations to treat, e.g. ``("LeakyReLU",)``.
+    """
+
+    name: str
+    also: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in self.also:
+            if name not in _OTHERS.values():
+                known = sorted(set(_OTHERS.values()))
+                raise InputError(f"also={name!r} is not an activation that can be treated.{close_matches(name, known)} "
+                                 f"Known: {', '.join(known)}.")  # fmt: skip
+
+    def hook(self, results: tuple[Tensor | None, ...], incoming: tuple[Tensor, ...]) -> tuple[Tensor | None, ...]:
+        """Replace the gradient that a ReLU's node gives to its input, and only that."""
+        if results[0] is None:
+            return results
+        gradient = results[0] if self.name == "guided" else incoming[0]
+        return (gradient.clamp(min=0), *results[1:])
+
+
+@dataclass
+class Activations:
+    """The activation nodes of a graph: those a rule acts on, and what else was seen."""
+
+    treated: list[Node] = field(default_factory=list)
+    others: Counter[str] = field(default_factory=Counter)
+    gates: Counter[str] = field(default_factory=Counter)
+    hidden: Counter[str] = field(default_factory=Counter)
+    unsure: Counter[str] = field(default_factory=Counter)
+
+    def add(self, node: Node, also: tuple[str, ...]) -> None:
+        """Sort `node` in, if it is an activation or may hide one."""
+        kind = node.name().rsplit("::", 1)[-1].rstrip("0123456789")
+        stem = kind.removesuffix("Backward")
+        if (kind in _RELUS and _is_relu(node)) or _OTHERS.get(stem) in also:
+            self.treated.append(node)
+        elif stem in _OTHERS:
+            self.others[_OTHERS[stem]] += 1
+        elif stem in _GATES:
+            self.gates[_GATES[stem]] += 1
+        elif stem in _UNSURE:
+            self.unsure[_UNSURE[stem]] += 1
+        elif name := _hides(node, kind):
+            self.hidden[name] += 1
+
+
+def _is_relu(node: Any) -> bool:
+    """Whether the node is max(x, 0) or min(max(x, 0), 6), by the bounds it saved."""
+    low, high = 0.0, None
+    for bound in ("_saved_threshold", "_saved_min_val", "_saved_min"):
+        low = getattr(node, bound, low)
+    for bound in ("_saved_max_val", "_saved_max"):
+        high = getattr(node, bound, high)
+    return _equals(low, 0) and (high is None or _equals(high, 6))
+
+
+def _equals(bound: float | Tensor | None, value: float) -> bool:
+    return bound is not None and bool(torch.all(torch.as_tensor(bound) == value))
+
+
+def _hides(node: Node, kind: str) -> str | None:
+    """The name of what may hide a ReLU from the walk, or None."""
+    if kind == "CopySlices":
+        return "an in-place operation on a view (CopySlices)"
+    if kind.startswith("DifferentiableGraph"):
+        return "a scripted graph (torch.jit)"
+    if isinstance(node, torch.autograd.function.BackwardCFunction) and type(node).__name__ not in _HARMLESS:
+        name = type(node).__name__.removesuffix("Backward")
+        return "a reentrant checkpoint" if name == "CheckpointFunction" else f"the autograd.Function {name!r}"
+    return None
+
+
+def find_activations(score: Tensor, rule: BackwardRule) -> Activations:
+    """Walk the graph of `score` and sort its activation nodes by what `rule` does with them."""
+    found = Activations()
+    stack, seen = [score.grad_fn], {score.grad_fn}  # the set keeps the nodes' Python objects alive
+    while stack:
+        if (node := stack.pop()) is None:
+            continue
+        found.add(node, rule.also)
+        fresh = {following for following, _ in node.next_functions} - seen
+        seen |= fresh
+        stack.extend(fresh)
+    return found
+
+
+def check(found: Activations, rule: BackwardRule) -> str | None:
+    """Refuse a graph on which `rule` would be silently wrong; return the warning that it needs, or None.
+
+    Raises:
+        ModelError: something may hide a ReLU, or there is none to treat.
+    """
+    if found.hidden:
+        raise ModelError(f"The rule {rule.name!r} cannot see every ReLU of this model: it runs through "
+                         f"{_list(found.hidden)}. Write that part without it, or use 'saliency'.")  # fmt: skip
+    if not found.treated:
+        seen = found.others + found.gates
+        raise ModelError(
+            f"The rule {rule.name!r} is defined for ReLU, and this model has none. "
+            f"Its activations: {_list(seen) if seen else 'none'}. Use 'saliency' or 'grad_cam'"
+            + (f", or treat others on purpose: also={tuple(found.others)!r}." if found.others else ".")
+        )
+    if found.others or found.unsure:
+        return (f"The rule {rule.name!r} acts on {len(found.treated)} ReLU, and passes the plain gradient through "
+                f"{_list(found.others + found.unsure)}.")  # fmt: skip
+    return None
+
+
+def _list(counts: Counter[str]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in counts.most_common())
+
+
+@contextmanager
+def applied(rule: BackwardRule, nodes: list[Node]) -> Iterator[None]:
+    """Let `rule` act on `nodes` in the backward passes inside the ``with`` block."""
+    handles = [node.register_hook(rule.hook) for node in nodes]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -1,0 +1,266 @@
+"""Layers: finding them by name, and where the positions are in what they return."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .errors import InputTypeError, LayerError, UnknownNameError, close_matches
+
+_CHANNELS_FIRST = (
+    nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d, nn.InstanceNorm2d, nn.MaxPool2d, nn.AvgPool2d, nn.LPPool2d,
+    nn.FractionalMaxPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.Upsample, nn.PixelShuffle,
+)  # fmt: skip
+_RESAMPLING = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
+_POINTWISE = (nn.Linear, nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d)
+_MOST_PREFIX_TOKENS = 16
+Grid = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A module that the user named; `call` is the number of its call (from 1) where it runs several times."""
+
+    name: str
+    module: nn.Module
+    call: int | None = None
+
+    @property
+    def label(self) -> str:
+        """The name as the user writes it: ``"name"`` or ``"name#2"``."""
+        return self.name if self.call is None else f"{self.name}#{self.call}"
+
+
+@dataclass(frozen=True)
+class LayerInfo:
+    """One layer that ran.
+
+    Attributes:
+        name: dotted name, ``"name#2"`` for the second call of a module used several times.
+        type: class name of the module.
+        shape: shape of its output, the batch first.
+        layout: ``"NCHW"``, ``"NHWC"``, ``"tokens"`` or ``"-"`` (no positions).
+        chosen: whether ``layer=None`` would choose it.
+    """
+
+    name: str
+    type: str
+    shape: tuple[int, ...]
+    layout: str
+    chosen: bool = False
+
+
+class LayerTable(list[LayerInfo]):
+    """A list of `LayerInfo` that shows as a table."""
+
+    def __repr__(self) -> str:
+        rows = [("layer", "type", "output", "layout", "")]
+        rows += [(i.name, i.type, str(i.shape), i.layout, "<- chosen" if i.chosen else "") for i in self]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+        return "\n".join(line.rstrip() for line in lines)
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """The module inside DataParallel, DistributedDataParallel and torch.compile wrappers."""
+    while True:
+        wrapped = isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel)
+        inner = model.module if wrapped else getattr(model, "_orig_mod", None)
+        if not isinstance(inner, nn.Module):
+            return model
+        model = inner
+
+
+def find_layers(model: nn.Module, layer: Any) -> list[Layer]:
+    """The layers that a `layer=` argument names: a dotted name, a module, or a list of these.
+
+    Raises:
+        UnknownNameError: no module has that name, or the module is not part of the model.
+        InputTypeError: neither a name nor a module.
+    """
+    if isinstance(layer, list | tuple):
+        return [found for one in layer for found in find_layers(model, one)]
+    if isinstance(layer, nn.Module):
+        for name, module in model.named_modules():
+            if module is layer:
+                return [Layer(name, module)]
+        raise UnknownNameError(f"The {type(layer).__name__} given as layer is not part of this model.")
+    if not isinstance(layer, str):
+        raise InputTypeError(f"layer is a name, a module or a list of these, not {type(layer).__name__}.")
+    return [_find_by_name(model, layer)]
+
+
+def _find_by_name(model: nn.Module, label: str) -> Layer:
+    name, _, call = label.partition("#")
+    modules = dict(model.named_modules(remove_duplicate=False))
+    if name not in modules or not name:
+        children = ", ".join(child for child, _ in model.named_children())
+        raise UnknownNameError(f"The model has no layer {name!r}.{close_matches(name, modules)} "
+                               f"Its children: {children}. explainer.layers() lists all.")  # fmt: skip
+    if call and (not call.isdigit() or int(call) < 1):
+        raise UnknownNameError(f"{label!r}: after '#' comes the number of the call, from 1, as in '{name}#2'.")
+    return Layer(name, modules[name], int(call) if call else None)
+
+
+def tensors(value: Any) -> Iterator[Tensor]:
+    """The tensors in a module's output (tensor, tuple, list, mapping, nested), in order."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, dict):
+        yield from tensors(list(value.values()))
+    elif isinstance(value, list | tuple):
+        for part in value:
+            yield from tensors(part)
+
+
+def with_first_tensor(value: Any, tensor: Tensor) -> Any:
+    """`value` with its first tensor replaced by `tensor`; the same types, the original untouched."""
+    if isinstance(value, Tensor):
+        return tensor
+    items: Iterable[tuple[Any, Any]] = value.items() if isinstance(value, dict) else enumerate(value)
+    key, part = next((k, v) for k, v in items if next(tensors(v), None) is not None)
+    replaced = with_first_tensor(part, tensor)
+    if isinstance(value, dict):
+        changed = value.copy() if type(value) is dict else type(value)(**value)
+        changed[key] = replaced
+        return changed
+    parts = [replaced if i == key else v for i, v in enumerate(value)]
+    return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the positions of an activation are.
+
+    Attributes:
+        name: ``"NCHW"``, ``"NHWC"`` (channels last) or ``"tokens"`` ``(N, prefix + h*w, C)``.
+        grid: ``(h, w)``.
+        prefix: number of tokens before those of the grid (class, distillation, registers).
+    """
+
+    name: str
+    grid: Grid
+    prefix: int = 0
+
+    def to_nchw(self, activation: Tensor) -> Tensor:
+        """A view of `activation` as ``(N, C, h, w)``."""
+        if self.name == "NCHW":
+            return activation
+        if self.name == "NHWC":
+            return activation.movedim(-1, 1)
+        return torch.unflatten(activation[:, self.prefix :].movedim(-1, 1), 2, self.grid)
+
+
+class Layouts:
+    """Works out the layout of each module's output while the model runs on an input of ``(H, W)`` = `size`.
+
+    It keeps what is certain so far: the grids that convolutions and their like gave (among them the patch embedding
+    of a transformer), and which layouts were certain for a shape.
+    """
+
+    def __init__(self, batch: int, size: Grid) -> None:
+        self._batch, self._size = batch, size
+        self._grids: list[Grid] = []
+        self._certain: dict[tuple[int, ...], set[str]] = {}
+
+    def see(self, module: nn.Module, output: Tensor) -> Layout | None:
+        """The layout of `output`, which `module` just returned; None where it has no positions.
+
+        Raises:
+            LayerError: channels first and channels last fit equally well.
+        """
+        if output.dim() not in (3, 4) or output.shape[0] != self._batch or not output.is_floating_point():
+            return None
+        layout = self._of_tokens(output.shape[1]) if output.dim() == 3 else self._of_image(module, tuple(output.shape))
+        return layout if layout and layout.grid[0] * layout.grid[1] > 1 else None
+
+    def _of_image(self, module: nn.Module, shape: tuple[int, ...]) -> Layout | None:
+        _, a, b, c = shape
+        certain = None
+        if isinstance(module, _CHANNELS_FIRST):
+            certain = Layout("NCHW", (b, c))
+        elif isinstance(module, nn.LayerNorm) and module.normalized_shape == (c,) and self._fit((a, b)):
+            certain = Layout("NHWC", (a, b))
+        if certain:
+            self._learn(certain, shape)
+            return certain
+        first, last = self._fit((b, c)), self._fit((a, b))
+        if max(first, last) < 2 and self._of_heads(b):
+            return None
+        if first == last != 0:
+            return self._by_precedent(shape)
+        if first == last:
+            return None
+        return Layout("NCHW", (b, c)) if first > last else Layout("NHWC", (a, b))
+
+    def _learn(self, layout: Layout, shape: tuple[int, ...]) -> None:
+        if layout.grid in self._grids:
+            self._grids.remove(layout.grid)
+        self._grids.append(layout.grid)
+        self._certain.setdefault(shape, set()).add(layout.name)
+
+    def _fit(self, grid: Grid) -> int:
+        """2: a grid that a convolution gave; 1: of the input's aspect, to the pixel; 0: neither."""
+        if grid in self._grids:
+            return 2
+        (h, w), (height, width) = grid, self._size
+        return int(
+            h <= height and w <= width and (abs(h - height * w / width) <= 1 or abs(w - width * h / height) <= 1)
+        )
+
+    def _of_heads(self, tokens: int) -> bool:
+        """Whether (N, a, b, c) is (N, heads, tokens, d) of an attention."""
+        return any(h * w > 1 and 0 <= tokens - h * w <= _MOST_PREFIX_TOKENS for h, w in self._grids)
+
+    def _by_precedent(self, shape: tuple[int, ...]) -> Layout:
+        names = self._certain.get(shape, set())
+        if len(names) != 1:
+            raise LayerError(f"The layout of an output of shape {shape} is ambiguous: channels first or last?")
+        return Layout("NCHW", shape[2:]) if "NCHW" in names else Layout("NHWC", shape[1:3])  # type: ignore[arg-type]
+
+    def _of_tokens(self, count: int) -> Layout | None:
+        """The known grid that leaves the fewest prefix tokens; or one halved, by patch merging, that leaves none."""
+        known = self._grids or self._by_aspect(count)
+        halved = [half for grid in known for half in _halvings(grid) if half[0] * half[1] == count]
+        fits = [(count - h * w, (h, w)) for h, w in [*reversed(known), *halved]]
+        fits = [(prefix, (h, w)) for prefix, (h, w) in fits if 0 <= prefix <= min(_MOST_PREFIX_TOKENS, h * w)]
+        if not fits:
+            return None
+        prefix, grid = min(fits, key=lambda fit: fit[0])
+        return Layout("tokens", grid, prefix)
+
+    def _by_aspect(self, count: int) -> list[Grid]:
+        """Grids of the input's aspect, for patch embeddings that are no convolution."""
+        height, width = self._size
+        for prefix in (0, 1, 2):
+            for h in range(1, count - prefix + 1):
+                w, rest = divmod(count - prefix, h)
+                if rest == 0 and h * width == w * height:
+                    return [(h, w)]
+        return []
+
+
+def _halvings(grid: Grid) -> Iterator[Grid]:
+    h, w = grid
+    while h > 1 or w > 1:
+        h, w = (h + 1) // 2, (w + 1) // 2
+        yield h, w
+
+
+def is_candidate(module: nn.Module, layout: Layout) -> bool:
+    """Whether the automatic choice may take a layer of this type and layout.
+
+    A pool that only resamples gives way to its input; among tokens and channels-last, a bare linear layer,
+    activation, dropout or identity is a step within a block.
+    """
+    if isinstance(module, _RESAMPLING):
+        return False
+    return layout.name == "NCHW" or not (isinstance(module, _POINTWISE) or _is_activation(module))
+
+
+def _is_activation(module: nn.Module) -> bool:
+    return type(module).__module__ == nn.ReLU.__module__ and not isinstance(module, nn.MultiheadAttention)
