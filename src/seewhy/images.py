@@ -1,0 +1,390 @@
+"""Anything image-like in; a batch for the model, and what the model saw as uint8, out."""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import torch
+from numpy.typing import NDArray
+
+from .errors import (
+    ImageFileError,
+    ImageFolderError,
+    ImageNotFoundError,
+    InputError,
+    InputTypeError,
+    close_matches,
+)
+from .preprocessing import Preprocessing, resolve_preprocessing
+
+__all__ = ["Images", "Preprocessing", "gather", "resolve_preprocessing"]
+
+Array = NDArray[Any]
+
+ACCEPTED = (
+    "a path, a PIL image, a NumPy array (H, W[, 3 or 4]) or (N, H, W, 3), a tensor (C, H, W) or (N, C, H, W), "
+    "or a list of these"
+)
+_ROUNDING = 1e-6  # float pictures may leave 0..1 by this much
+_FOLDER_SCAN = 10_000  # names looked at for close matches
+
+
+# ------------------------------------------------------------------------------------------------------------- images
+
+
+@dataclass(frozen=True, eq=False)
+class _Item:
+    """One image as given: a picture still to be opened and transformed, or a tensor already transformed."""
+
+    name: str  # how messages call it
+    content: Callable[[], PIL.Image.Image] | torch.Tensor
+    source: str | None = None
+
+
+class Images:
+    """The images that the user gave, in order; files are decoded only when they are loaded.
+
+    `sources` holds the path of each image as it was given, None for what was no file.
+    """
+
+    def __init__(self, items: list[_Item]) -> None:
+        self._items = items
+        self._first_shape: tuple[int, ...] | None = None  # of the first chunk, to which later ones must be equal
+        self.sources: tuple[str | None, ...] = tuple(item.source for item in items)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def load(self, start: int, stop: int, preprocessing: Preprocessing) -> tuple[torch.Tensor, NDArray[np.uint8]]:
+        """The model batch, float (n, C, H, W), and what the model saw, uint8 (n, H, W, 3), of images `start` to `stop`.
+
+        `stop` itself is not included. Raises InputError where sizes differ after the transform, ImageFileError where
+        a file cannot be read. An exception inside the user's transform passes through, with a note of which image it
+        was.
+        """
+        items = self._items[start:stop]
+        tensors = [_model_input(item, preprocessing) for item in items]
+        self._check_shapes(items, tensors)
+        seen = _what_the_model_saw(items, tensors, preprocessing)
+        device = next((t.device for t in tensors if t.device.type != "cpu"), torch.device("cpu"))
+        return torch.stack([t.to(device) for t in tensors]), seen
+
+    def _check_shapes(self, items: list[_Item], tensors: list[torch.Tensor]) -> None:
+        shapes = {} if self._first_shape is None else {self._first_shape: self._items[0].name}
+        for item, tensor in zip(items, tensors, strict=True):
+            shapes.setdefault(tuple(tensor.shape), item.name)
+        if len(shapes) > 1:
+            sizes = ", ".join(f"{shape} ({name})" for shape, name in islice(shapes.items(), 5))
+            raise InputError(
+                f"The images differ in size (C, H, W) after the transform: {sizes}. "
+                "Pass a transform that makes them equal, or explain them one at a time."
+            )
+        self._first_shape = next(iter(shapes), None)
+
+
+def gather(inputs: Any) -> Images:
+    """Everything image-like that the user may pass, checked, but not yet decoded.
+
+    Accepts a path, PIL image, NumPy array (H, W[, 3 or 4]) or (N, H, W, 3) of uint8 or of floats in 0..1, a uint8
+    tensor (C, H, W) or (N, C, H, W): pictures, which the transform takes; a float tensor (C, H, W) or (N, C, H, W):
+    already transformed; or a list, tuple or iterator of these.
+
+    Raises InputTypeError for anything else, InputError for shapes and values that are no image, and
+    ImageNotFoundError or ImageFolderError for paths.
+
+    >>> len(gather([np.zeros((4, 6, 3), np.uint8), torch.zeros(2, 3, 8, 8)]))
+    3
+    """
+    several = isinstance(inputs, (list, tuple, Iterator)) and not isinstance(inputs, io.IOBase)
+    items: list[_Item] = []
+    for value in inputs if several else (inputs,):
+        items += _items(value, len(items))
+    if not items:
+        raise InputError(f"The list of images is empty: an empty batch. Pass {ACCEPTED}.")
+    return Images(items)
+
+
+def _items(value: Any, index: int) -> list[_Item]:
+    name = f"image {index}"
+    if isinstance(value, (str, os.PathLike)):
+        path = os.fsdecode(value)
+        _check_path(path)
+        return [_Item(f"image {index} ({path!r})", partial(_open_file, path), path)]
+    if isinstance(value, PIL.Image.Image):
+        _check_sides(name, value.size)
+        return [_Item(name, partial(_decoded, value, name))]
+    if isinstance(value, np.ndarray):
+        return _array_items(value, index)
+    if isinstance(value, torch.Tensor):
+        return _tensor_items(value, index)
+    hint = " Open it first with PIL.Image.open." if isinstance(value, (bytes, bytearray, io.IOBase)) else ""
+    raise InputTypeError(f"{name} is of type {type(value).__name__}; expected {ACCEPTED}.{hint}")
+
+
+def _check_sides(name: str, shape: tuple[int, ...]) -> None:
+    if 0 in shape or not shape:
+        raise InputError(f"{name} has no pixels, shape {tuple(shape)}: an empty batch, or a side of length 0.")
+
+
+def _check_finite(name: str, finite: Array | torch.Tensor) -> None:
+    bad = int((~finite).sum())
+    if bad:
+        raise InputError(
+            f"{name} has {bad} NaN or infinite values; expected finite pixels. Clean or leave out that image."
+        )
+
+
+# -------------------------------------------------------------------------------------------------------------- files
+
+
+def _check_path(path: str) -> None:
+    try:
+        mode = Path(path).stat().st_mode if path else None
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        mode = None
+    except OSError as error:
+        raise ImageFileError(f"{path!r} cannot be read: {error.strerror}.") from error
+    if mode is None:
+        raise ImageNotFoundError(f"There is no file at {path!r}.{_path_hint(path)}")
+    if stat.S_ISDIR(mode):
+        raise ImageFolderError(f"{path!r} is a folder; pass its files: sorted(pathlib.Path({path!r}).glob('*.jpg')).")
+
+
+def _path_hint(path: str) -> str:
+    if "://" in path:
+        return " Web addresses are not fetched: download the image first."
+    try:
+        names = [entry.name for entry in islice(Path(path).parent.iterdir(), _FOLDER_SCAN)]
+    except (OSError, ValueError):
+        return f" The folder {str(Path(path).parent)!r} does not exist or cannot be read."
+    return close_matches(Path(path).name, names)
+
+
+def _open_file(path: str) -> PIL.Image.Image:
+    """The decoded image, upright by its EXIF orientation."""
+    from PIL import ImageOps
+
+    try:
+        with PIL.Image.open(path) as image:
+            image.load()
+            return ImageOps.exif_transpose(image)
+    except (Warning, MemoryError):
+        raise
+    except Exception as error:  # what Pillow's many readers raise on broken files is not documented
+        reason = "the file is empty" if not Path(path).stat().st_size else str(error)
+        raise ImageFileError(f"{path!r} cannot be read as an image: {reason}.") from error
+
+
+def _decoded(image: PIL.Image.Image, name: str) -> PIL.Image.Image:
+    try:
+        image.load()
+    except (OSError, SyntaxError, ValueError, PIL.Image.DecompressionBombError) as error:
+        raise ImageFileError(f"{name} cannot be decoded: {error}.") from error
+    return image
+
+
+# ----------------------------------------------------------------------------------------------------------- pictures
+
+
+def _rgb(image: PIL.Image.Image, name: str) -> PIL.Image.Image:
+    """Any Pillow mode as RGB: transparency over white, 16-bit and float grey scaled to 8 bits."""
+    if image.mode[0] in "IF":
+        image = _eight_bits(image, name)
+    if image.mode == "La":  # Pillow has only this way out of it
+        image = image.convert("LA")
+    try:
+        if image.mode in ("RGBA", "LA", "PA", "RGBa") or "transparency" in image.info:
+            image = image.convert("RGBA")
+            image = PIL.Image.alpha_composite(PIL.Image.new("RGBA", image.size, "white"), image)
+        return image if image.mode == "RGB" else image.convert("RGB")
+    except ValueError as error:
+        raise InputError(f"{name} has the Pillow mode {image.mode!r}, which has no way to RGB: {error}.") from error
+
+
+def _eight_bits(image: PIL.Image.Image, name: str) -> PIL.Image.Image:
+    """Grey of modes I;16, I and F, by the smallest usual range (0..1 of floats, 8 or 16 bits) that holds it."""
+    values = np.asarray(image).astype(np.float64)
+    _check_finite(name, np.isfinite(values))
+    tops = [65535.0] if image.mode.startswith("I;16") else [1.0, 255.0, 65535.0][image.mode == "I" :]
+    top = next((t for t in tops if values.max() <= t), None)
+    if top is None or values.min() < 0:
+        low, high = values.min(), values.max()
+        raise InputError(f"{name} has grey values from {low:g} to {high:g}; scale them to 0..1 and pass a NumPy array.")
+    return PIL.Image.fromarray(np.rint(values * (255 / top)).astype(np.uint8))
+
+
+def _array_items(array: Array, index: int) -> list[_Item]:
+    _check_sides(f"image {index}", array.shape)
+    _check_array(f"image {index}", array)
+    items = []
+    for i, picture in enumerate(array if array.ndim == 4 else array[None], index):
+        if picture.dtype != np.uint8:
+            _check_unit_range(f"image {i}", picture)
+        items.append(_Item(f"image {i}", partial(_picture, picture)))
+    return items
+
+
+def _check_array(name: str, array: Array) -> None:
+    given = f"{name} is a {array.dtype} array of shape {array.shape}"
+    if array.dtype == np.bool_:
+        raise InputError(f"{given}; pass (array * 255).astype('uint8').")
+    if array.dtype.kind in "iu" and array.dtype != np.uint8:
+        raise InputError(
+            f"{given}; pass .astype('uint8') for values in 0..255, or divide by the largest possible value."
+        )
+    if array.dtype != np.uint8 and array.dtype.kind != "f":
+        raise InputError(f"{given}; expected uint8, or floats in 0..1.")
+    if array.ndim == 2 or (array.ndim in (3, 4) and array.shape[-1] in (1, 3, 4)):
+        return
+    hint = "For other channels pass a float tensor (C, H, W) that is already transformed."
+    if array.ndim in (3, 4) and array.shape[-3] in (1, 3, 4):
+        order = "1, 2, 0" if array.ndim == 3 else "0, 2, 3, 1"
+        hint = f"It looks channels first: transpose it with array.transpose({order})."
+    raise InputError(f"{given}; expected (H, W), (H, W, 3 or 4) or (N, H, W, 3). {hint}")
+
+
+def _check_unit_range(name: str, picture: Array) -> None:
+    _check_finite(name, np.isfinite(picture))
+    low, high = float(picture.min()), float(picture.max())
+    if low < -_ROUNDING or high > 1 + _ROUNDING:
+        hint = (
+            "Divide by 255?"
+            if low >= 0 and high <= 255
+            else "Scale them to 0..1, or pass a float tensor that is already transformed."
+        )
+        raise InputError(f"{name} has float values from {low:g} to {high:g}; expected 0..1. {hint}")
+
+
+def _picture(array: Array) -> PIL.Image.Image:
+    """From (H, W[, 1, 3 or 4]), uint8 or floats in 0..1."""
+    if array.dtype != np.uint8:
+        array = np.rint(np.clip(array.astype(np.float64), 0, 1) * 255).astype(np.uint8)
+    if array.ndim == 3 and array.shape[-1] == 1:
+        array = array[..., 0]
+    return PIL.Image.fromarray(np.ascontiguousarray(array))
+
+
+def _tensor_items(tensor: torch.Tensor, index: int) -> list[_Item]:
+    _check_sides(f"image {index}", tensor.shape)
+    _check_tensor(f"image {index}", tensor)
+    items = []
+    for i, image in enumerate(tensor if tensor.ndim == 4 else tensor[None], index):
+        if image.is_floating_point():
+            _check_finite(f"image {i}", torch.isfinite(image))
+            items.append(_Item(f"image {i}", image))
+        else:
+            items.append(_Item(f"image {i}", partial(_tensor_picture, image)))
+    return items
+
+
+def _check_tensor(name: str, tensor: torch.Tensor) -> None:
+    given = f"{name} is a {tensor.dtype} tensor of shape {tuple(tensor.shape)}"
+    if tensor.dtype != torch.uint8 and not tensor.is_floating_point():
+        raise InputError(f"{given}; pass tensor.to(torch.uint8) for a picture of 0..255, or a float tensor.")
+    if tensor.ndim not in (3, 4):
+        hint = " Add the channels with tensor[None]." if tensor.ndim == 2 else ""
+        raise InputError(f"{given}; expected (C, H, W) or (N, C, H, W).{hint}")
+    if tensor.dtype == torch.uint8 and tensor.shape[-3] not in (1, 3, 4):
+        order = "2, 0, 1" if tensor.ndim == 3 else "0, 3, 1, 2"
+        hint = f" Use tensor.permute({order})." if tensor.shape[-1] in (1, 3, 4) else ""
+        raise InputError(f"{given}; a picture has 1, 3 or 4 channels, first.{hint}")
+
+
+def _tensor_picture(tensor: torch.Tensor) -> PIL.Image.Image:
+    return _picture(tensor.permute(1, 2, 0).cpu().numpy())
+
+
+# ------------------------------------------------------------------------------------------- into the model, and back
+
+
+def _model_input(item: _Item, preprocessing: Preprocessing) -> torch.Tensor:
+    if isinstance(item.content, torch.Tensor):
+        return item.content
+    picture = _rgb(item.content(), item.name)
+    if preprocessing.assumed:
+        preprocessing.say_once(
+            f"No transform was given: {preprocessing.description}. "
+            "Pass transform=... if the model was trained otherwise."
+        )
+    try:
+        result = preprocessing.transform(picture)
+    except Exception as error:
+        error.add_note(f"seewhy: raised by the transform for {item.name}")
+        raise
+    return _transformed(result, item.name)
+
+
+def _transformed(result: Any, name: str) -> torch.Tensor:
+    """The transform's result as a float tensor (C, H, W), or an error that says what came instead."""
+    expected = f"for {name}; expected a float tensor (C, H, W)."
+    if not isinstance(result, torch.Tensor):
+        hint = ' Take its ["pixel_values"].' if isinstance(result, Mapping) else " End it with transforms.ToTensor()."
+        raise InputTypeError(f"The transform returned {type(result).__name__} {expected}{hint}")
+    given = f"The transform returned a {result.dtype} tensor of shape {tuple(result.shape)} {expected}"
+    if not result.is_floating_point():
+        raise InputError(f"{given} Add transforms.v2.ToDtype(torch.float32, scale=True).")
+    image: torch.Tensor = result[0] if result.ndim == 4 and len(result) == 1 else result
+    if image.ndim != 3 or 0 in image.shape:
+        raise InputError(given)
+    _check_finite(f"The transform's result for {name}", torch.isfinite(image))
+    return image
+
+
+def _what_the_model_saw(
+    items: list[_Item], tensors: list[torch.Tensor], preprocessing: Preprocessing
+) -> NDArray[np.uint8]:
+    pictures = []
+    notes: dict[str, None] = {}
+    for item, tensor in zip(items, tensors, strict=True):
+        values = tensor.detach().cpu().to(torch.float64).numpy()
+        guess = preprocessing.assumed and isinstance(item.content, torch.Tensor)
+        shown, note = _shown(values, preprocessing, guess)
+        rgb = np.broadcast_to(shown, (3, *shown.shape[1:])).transpose(1, 2, 0)
+        pictures.append(np.rint(np.clip(rgb, 0, 1) * 255).astype(np.uint8))
+        notes |= {note: None} if note else {}
+    for note in notes:
+        preprocessing.say_once(f"Pictures are shown stretched from their least to greatest value: {note}.")
+    return np.ascontiguousarray(np.stack(pictures))
+
+
+def _shown(values: Array, preprocessing: Preprocessing, guess: bool) -> tuple[Array, str]:
+    """Values (C, H, W) as 0..1 of one or three channels, and why they had to be stretched; empty if they had not."""
+    if len(values) not in (1, 3):
+        return _stretched(values.mean(0, keepdims=True)), f"with {len(values)} channels, their mean is shown"
+    undone = _unnormalised(values, preprocessing, guess)
+    if undone is None:
+        return _stretched(values), "their normalisation is unknown (pass a transform with torchvision's Normalize)"
+    return undone, ""
+
+
+def _unnormalised(values: Array, preprocessing: Preprocessing, guess: bool) -> Array | None:
+    """Values (C, H, W) as 0..1; None where nothing tells how. `guess`: nobody said that mean and std hold here."""
+    undone: Array | None = None
+    if preprocessing.mean is not None and preprocessing.std is not None:
+        mean, std = np.array(preprocessing.mean), np.array(preprocessing.std)
+        if len(mean) in (1, len(values)):
+            undone = values * std[:, None, None] + mean[:, None, None]
+    if undone is not None and not guess:
+        return undone
+    if _within(values, 0):
+        return values
+    return undone if undone is not None and _within(undone, 0.1) else None
+
+
+def _within(values: Array, slack: float) -> bool:
+    return bool(values.min() >= -slack and values.max() <= 1 + slack)
+
+
+def _stretched(values: Array) -> Array:
+    low, high = values.min(), values.max()
+    return np.full_like(values, 0.5) if high == low else np.asarray((values - low) / (high - low))
