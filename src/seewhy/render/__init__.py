@@ -1,0 +1,8 @@
+"""Arrays to pictures: colour tables, overlays and labelled panels. It knows no model and imports no torch."""
+
+from __future__ import annotations
+
+from seewhy.render.colour import colorize, limits
+from seewhy.render.overlay import overlay
+
+__all__ = ["colorize", "limits", "overlay"]

@@ -1,0 +1,294 @@
+"""Labelled figures: one picture, a batch as tiles, or a grid of images and methods."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seewhy.render.text import fit, fit_end, width_of
+from seewhy.render.tiles import columns_of, corners, tile
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+AxesGrid: TypeAlias = "NDArray[np.object_]"
+
+TITLE, SMALL = 9.0, 8.0  # points
+LINE = 1.35  # height of a line in font sizes
+BAR_GAP, BAR = 4.0, 5.0  # points from the picture to its colour bar, and the bar's thickness
+TICKS = 14.0  # points that the bar's numbers take
+MARGIN, BETWEEN = 0.12, 0.10  # inches
+NARROWEST = 1.3  # inches of a column, so that its text has room
+DPI = 160
+LONGEST = 30_000  # pixels that the drawing library can take on a side
+WHITE_BOX = {"facecolor": "white", "edgecolor": "#888888", "linewidth": 0.6, "boxstyle": "round,pad=0.25"}
+RED_BOX = {"facecolor": "#c62828", "edgecolor": "#c62828", "linewidth": 0.6, "boxstyle": "round,pad=0.25"}
+PLAIN: dict[str, Any] = {"parse_math": False, "usetex": False}  # names hold $ and _
+
+
+@dataclass(frozen=True, kw_only=True)
+class Label:
+    """What a picture is said to show: a class name, its probability or score, and the true class where known."""
+
+    name: str
+    value: str = ""
+    truth: str | None = None
+
+    @property
+    def right(self) -> bool | None:
+        """Whether the name is the true one; None where the truth is not known."""
+        return None if self.truth is None else self.name == self.truth
+
+    def lines(self, width: float) -> str:
+        """At most four lines of `width` points: the name on up to two, the value, the truth where it differs."""
+        whole = f"{self.name}  {self.value}".strip()
+        short = fit(whole, width, SMALL, lines=1)
+        text = short if short == " ".join(whole.split()) else f"{fit(self.name, width, SMALL)}\n{self.value}".strip()
+        return f"{text}\n{fit(f'true: {self.truth}', width, SMALL, lines=1)}" if self.right is False else text
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scale:
+    """The colours of a picture: the table, the values at its ends, and what stands there if not the numbers.
+
+    A `percentile` below 100 says where the ends were set: values beyond them have the colours of the ends.
+    """
+
+    colormap: str
+    low: float
+    high: float
+    percentile: float = 100.0
+    texts: tuple[str, ...] = ()
+
+    def ticks(self) -> list[tuple[float, str]]:
+        """Values to mark and what to write there: the ends, and 0 between them.
+
+        >>> Scale(colormap="RdBu_r", low=-2.0, high=2.0).ticks()
+        [(-2.0, '-2'), (0.0, '0'), (2.0, '2')]
+        """
+        values = sorted({self.low, 0.0, self.high})
+        return list(zip(values, self.texts or map(self._text, values), strict=True))
+
+    def _text(self, value: float) -> str:
+        beyond = "" if value == 0 or self.percentile == 100 else "≤ " if value < 0 else "≥ "
+        return f"{beyond}{value:.3g}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mark:
+    """A label on a tile: its corner (x, y) and the width that it may take, in pixels of the picture."""
+
+    label: Label
+    x: float
+    y: float
+    width: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """Pixels uint8 (H, W, 3) with what is written above, below and on them; `heading` has one or two lines."""
+
+    pixels: NDArray[np.uint8]
+    heading: tuple[str, ...] = ()
+    label: Label | None = None
+    scale: Scale | None = None
+    marks: tuple[Mark, ...] = ()
+
+
+def merge(pictures: Sequence[Picture]) -> Picture:
+    """A batch of one map each as one picture of tiles; each keeps its own colour range, and the bar says so."""
+    if len(pictures) == 1:
+        return pictures[0]
+    height, width = pictures[0].pixels.shape[:2]
+    places = corners(len(pictures), height, width)
+    marks = [Mark(label=p.label, x=x, y=y, width=width) for p, (x, y) in zip(pictures, places, strict=True) if p.label]
+    pixels = tile([p.pixels for p in pictures])
+    return replace(
+        pictures[0], pixels=pixels, label=None, marks=tuple(marks), scale=_shared([p.scale for p in pictures])
+    )
+
+
+def _shared(scales: Sequence[Scale | None]) -> Scale | None:
+    known = [scale for scale in scales if scale]
+    if len(known) < len(scales) or len({scale.colormap for scale in known}) > 1:
+        return None
+    end = "max" if known[0].percentile == 100 else f"{known[0].percentile:g}th percentile"
+    if known[0].low < 0:
+        return replace(known[0], low=-1.0, high=1.0, texts=(f"-{end}", "0", f"{end} of each"))
+    return replace(known[0], low=0.0, high=1.0, texts=("0", f"{end} of each"))
+
+
+def draw(ax: Axes, picture: Picture) -> None:
+    """Draw the picture with its heading, colour bar and labels on the axes; text is fitted to their present width."""
+    ax.imshow(picture.pixels, origin="upper", aspect="equal")
+    ax.set(xticks=[], yticks=[])
+    ax.spines[:].set_visible(False)
+    ax.grid(visible=False)
+    ink, width = _ink(ax), _points(ax)[0]
+    ax.set_title(
+        _heading(picture.heading, width), fontsize=TITLE, color=ink, loc="center", pad=5, linespacing=1.2, **PLAIN
+    )
+    below = _bar(ax, picture.scale, ink) if picture.scale else ax
+    if picture.label:
+        text, box = picture.label.lines(width - 6), _box(picture.label.right)
+        colour = {None: ink, True: "black", False: "white"}[picture.label.right]
+        below.set_xlabel(
+            text, fontsize=SMALL, color=colour, bbox=box, labelpad=6 if box else 4, linespacing=1.2, **PLAIN
+        )
+    for mark in picture.marks:
+        _mark(ax, mark, picture.pixels.shape[1])
+
+
+def _heading(lines: tuple[str, ...], width: float) -> str:
+    return "\n".join(fit_end(line, width, TITLE) for line in lines)
+
+
+def _box(right: bool | None) -> dict[str, Any] | None:
+    return {None: None, True: WHITE_BOX, False: RED_BOX}[right]
+
+
+def _mark(ax: Axes, mark: Mark, pixels: int) -> None:
+    room = _drawn_width(ax) * mark.width / pixels
+    if room < 30:  # points: too narrow to say anything
+        return
+    label, value = mark.label, f" {mark.label.value}" if mark.label.value and room > 80 else ""
+    text = fit(label.name, room - 12 - width_of(value, 7), 7, lines=1) + value
+    box = {**(_box(label.right) or WHITE_BOX), "alpha": 0.85, "boxstyle": "square,pad=0.2"}
+    place: dict[str, Any] = {
+        "xy": (mark.x, mark.y),
+        "xytext": (3, -3),
+        "textcoords": "offset points",
+        "va": "top",
+        "ha": "left",
+    }
+    ax.annotate(text, fontsize=7, color="white" if label.right is False else "black", bbox=box, **place, **PLAIN)
+
+
+def _bar(ax: Axes, scale: Scale, ink: str) -> Axes:
+    """A thin colour bar below the picture, as wide as it; returns its axes."""
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
+    height = _points(ax)[1]
+    bar = ax.inset_axes((0, -(BAR_GAP + BAR) / height, 1, BAR / height))
+    span = Normalize(scale.low, scale.high if scale.high > scale.low else scale.low + 1)
+    colours = ax.figure.colorbar(ScalarMappable(span, scale.colormap), cax=bar, orientation="horizontal")
+    values, texts = zip(*scale.ticks(), strict=True)
+    colours.set_ticks(values, labels=texts, fontsize=7, color=ink, **PLAIN)
+    colours.outline.set_visible(False)
+    bar.tick_params(length=0, pad=2, which="both")
+    _inward(bar.get_xticklabels())
+    return bar
+
+
+def _inward(labels: Sequence[Any]) -> None:
+    if len(labels) > 1:
+        labels[-1].set_ha("right")
+    labels[0].set_ha("left")
+
+
+def _points(ax: Axes) -> tuple[float, float]:
+    """The width of the cell that the axes were given and the height of the picture in it, in points."""
+    cell = ax.get_position(original=True).transformed(ax.figure.transSubfigure)
+    ax.apply_aspect()
+    return cell.width * 72 / ax.figure.dpi, ax.get_window_extent().height * 72 / ax.figure.dpi
+
+
+def _drawn_width(ax: Axes) -> float:
+    ax.apply_aspect()
+    return float(ax.get_window_extent().width * 72 / ax.figure.dpi)
+
+
+def _ink(ax: Axes) -> str:
+    """Black on a light figure, white on a dark one."""
+    import matplotlib as mpl
+    from matplotlib.colors import to_rgba
+
+    red, green, blue, alpha = to_rgba(ax.figure.get_facecolor())
+    if alpha == 0:
+        return str(mpl.rcParams["text.color"])
+    return "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 0.5 else "white"
+
+
+def single(pictures: Sequence[Picture], *, shown: bool) -> Axes:
+    """One explanation's figure: its picture, or the tiles of its batch."""
+    whole = merge(pictures)
+    columns = columns_of(len(pictures), *pictures[0].pixels.shape[:2])
+    ax: Axes = grid([[whole]], widest=3.6 if len(pictures) == 1 else min(10.0, 2.4 * columns), shown=shown)[0, 0]
+    return ax
+
+
+def grid(rows: Sequence[Sequence[Picture]], *, widest: float | None = None, shown: bool) -> AxesGrid:
+    """A figure of rows × columns of pictures; returns its Axes as an array of that shape.
+
+    `widest` is a column's width in inches (None: 2.2, less where there are many); `shown` makes the figure in pyplot,
+    to be displayed, and otherwise one of its own that nobody else sees.
+    """
+    across, down = widest or float(np.clip(26 / len(rows[0]), NARROWEST, 2.2)), 8.0
+    height, width = _size(rows[0][0], across, down)
+    column = max(width, NARROWEST)
+    lines = max(len(p.heading) for p in rows[0])
+    above = MARGIN + (lines * TITLE * 1.2 + 6) / 72
+    steps = [height + max(_below(p, column * 72) for p in row) / 72 for row in rows]
+    total = len(rows[0]) * (column + BETWEEN) - BETWEEN + 2 * MARGIN, above + sum(steps) + MARGIN
+    figure = _figure(total, shown)
+    axes = np.empty((len(rows), len(rows[0])), dtype=object)
+    for i, j in np.ndindex(*axes.shape):
+        left, bottom = MARGIN + j * (column + BETWEEN), total[1] - above - sum(steps[:i]) - height
+        place = left / total[0], bottom / total[1], column / total[0], height / total[1]
+        axes[i, j] = ax = figure.add_axes(place)
+        heading = (
+            (*rows[0][j].heading, "")[:lines] if i == 0 else ()
+        )  # one line is set at the height of the first of two
+        draw(ax, replace(rows[i][j], heading=heading))
+    return axes
+
+
+def _size(picture: Picture, across: float, down: float) -> tuple[float, float]:
+    """Height and width in inches of the picture, at most `across` wide and `down` high."""
+    height, width = picture.pixels.shape[:2]
+    scale = min(across / width, down / height)
+    return height * scale, width * scale
+
+
+def _below(picture: Picture, width: float) -> float:
+    """The points that bar and label take below the picture."""
+    bar = BAR_GAP + BAR + TICKS if picture.scale else 2.0
+    if not picture.label:
+        return bar + 4
+    lines = picture.label.lines(width - 6).count("\n") + 1
+    return bar + lines * SMALL * LINE + (14 if picture.label.right is not None else 8)
+
+
+def _figure(size: tuple[float, float], shown: bool) -> Figure:
+    if shown:
+        from matplotlib import pyplot
+
+        figure = pyplot.figure(figsize=size, facecolor="white")
+    else:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=size, facecolor="white")
+        FigureCanvasAgg(figure)
+    figure.set_layout_engine("none")  # the places are exact already
+    return figure
+
+
+def png(axes: Axes, *, widest: int = LONGEST) -> bytes:
+    """The figure of the axes as a PNG file's bytes, 160 dots per inch and at most `widest` pixels wide."""
+    from PIL import Image
+
+    figure: Any = axes.figure
+    width, height = figure.get_size_inches()
+    figure.set_dpi(min(DPI, widest / width, LONGEST / height))
+    figure.canvas.draw()
+    file = io.BytesIO()
+    Image.fromarray(np.asarray(figure.canvas.buffer_rgba())[..., :3]).save(file, "PNG")
+    return file.getvalue()

@@ -1,0 +1,143 @@
+"""Figures: what is written, that nothing is cut or overlaps, and that nothing is left in pyplot."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from seewhy.render.panel import Label, Picture, Scale, draw, grid, merge, png, single
+
+LONG = "Egyptian cat, a domestic cat of Egypt with a really long name"
+HEAT = Scale(colormap="inferno", low=0.0, high=12.3456)
+
+
+def _picture(height: int = 40, width: int = 60, **parts: Any) -> Picture:
+    return Picture(pixels=np.zeros((height, width, 3), np.uint8), **parts)
+
+
+def _rows(height: int, width: int, rows: int = 2) -> list[list[Picture]]:
+    labels = [Label(name=LONG, value="0.77", truth="tabby"), Label(name="moped", value="score 7.1", truth="moped")]
+    dotted = ("cam", "features.denseblock4.denselayer16.conv2")
+    maps = [
+        _picture(height, width, heading=dotted, scale=HEAT),
+        _picture(height, width, heading=("saliency",), scale=HEAT),
+    ]
+    return [[_picture(height, width, heading=("image",), label=labels[i % 2]), *maps] for i in range(rows)]
+
+
+def _boxes(axes: np.ndarray) -> list[Any]:
+    figure = axes[0, 0].figure
+    renderer = figure.canvas.get_renderer()
+    texts = [
+        t for ax in axes.flat for a in (ax, *ax.child_axes) for t in (ax.title, a.xaxis.label, *a.get_xticklabels())
+    ]
+    unique = {id(t): t for t in texts if t.get_text().strip()}
+    return [(t.get_bbox_patch() or t).get_window_extent(renderer).padded(-1) for t in unique.values()]
+
+
+@pytest.mark.parametrize("size", [(40, 60), (60, 40), (50, 50), (20, 100)])
+def test_no_text_is_cut_or_overlaps(size: tuple[int, int]) -> None:
+    axes = grid(_rows(*size), shown=False)
+    figure = axes[0, 0].figure
+    figure.canvas.draw()
+    boxes = _boxes(axes)
+    pictures = [ax.get_window_extent() for ax in axes.flat]
+    for box in boxes:
+        assert box.x0 >= 0
+        assert box.y0 >= 0
+        assert box.x1 <= figure.bbox.x1
+        assert box.y1 <= figure.bbox.y1
+        assert not any(box.overlaps(picture) for picture in pictures)
+    assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
+
+
+def test_pictures_of_a_grid_are_aligned_and_of_one_size() -> None:
+    axes = grid(_rows(30, 70), shown=False)
+    axes[0, 0].figure.canvas.draw()
+    boxes = np.array([[ax.get_window_extent().bounds for ax in row] for row in axes])
+    assert np.ptp(boxes[..., 2:], axis=(0, 1)).max() < 1e-6
+    assert np.ptp(boxes[..., 0], axis=0).max() < 1e-6
+    assert np.ptp(boxes[..., 1], axis=1).max() < 1e-6
+
+
+def test_a_colour_bar_is_as_wide_as_its_picture_and_says_its_range() -> None:
+    ax = grid([[_picture(scale=HEAT)]], shown=False)[0, 0]
+    ax.figure.canvas.draw()
+    (bar,) = ax.child_axes
+    assert np.allclose(bar.get_window_extent().intervalx, ax.get_window_extent().intervalx)
+    assert [t.get_text() for t in bar.get_xticklabels()] == ["0", "12.3"]
+    assert bar.get_xlim() == (0.0, 12.3456)
+
+
+@pytest.mark.parametrize(
+    ("scale", "texts"),
+    [
+        (Scale(colormap="RdBu_r", low=-2.0, high=2.0), ["-2", "0", "2"]),
+        (Scale(colormap="gray", low=0.0, high=0.5, percentile=99), ["0", "≥ 0.5"]),
+        (Scale(colormap="RdBu_r", low=-1.0, high=1.0, percentile=99), ["≤ -1", "0", "≥ 1"]),
+        (Scale(colormap="inferno", low=0.0, high=0.0), ["0"]),
+        (Scale(colormap="inferno", low=0.0, high=1.5e-9), ["0", "1.5e-09"]),
+    ],
+)
+def test_ticks_are_the_ends_and_zero(scale: Scale, texts: list[str]) -> None:
+    assert [text for _, text in scale.ticks()] == texts
+    ax = grid([[_picture(scale=scale)]], shown=False)[0, 0]
+    assert [t.get_text() for t in ax.child_axes[0].get_xticklabels()] == texts
+
+
+def test_right_is_a_white_box_and_wrong_a_red_one_with_the_truth() -> None:
+    rows = [[_picture(label=Label(name="cat", value="0.77", truth=truth))] for truth in ("cat", "dog", None)]
+    right, wrong, unknown = (ax.xaxis.label for ax in grid(rows, shown=False)[:, 0])
+    red, green, _, _ = wrong.get_bbox_patch().get_facecolor()
+    assert right.get_bbox_patch().get_facecolor() == (1.0, 1.0, 1.0, 1.0)
+    assert red > 0.7 > 0.3 > green
+    assert unknown.get_bbox_patch() is None
+    assert (right.get_text(), wrong.get_text()) == ("cat 0.77", "cat 0.77\ntrue: dog")
+
+
+def test_the_value_is_never_shortened_away() -> None:
+    text = Label(name="W" * 200, value="0.77").lines(80)
+    assert text.endswith("\n0.77")
+    assert "…" in text
+
+
+def test_tiles_say_that_each_has_its_own_range() -> None:
+    pictures = [_picture(label=Label(name=f"class {i}", value="0.5"), scale=HEAT) for i in range(3)]
+    ax = single(pictures, shown=False)
+    assert [t.get_text() for t in ax.texts] == ["class 0 0.5", "class 1 0.5", "class 2 0.5"]
+    assert [t.get_text() for t in ax.child_axes[0].get_xticklabels()] == ["0", "max of each"]
+    mixed = [_picture(scale=HEAT), _picture(scale=Scale(colormap="RdBu_r", low=-1, high=1))]
+    assert merge(mixed).scale is None
+
+
+def test_names_are_not_read_as_formulas() -> None:
+    ax = grid([[_picture(heading=("a_$\\frac$",), label=Label(name="$\\oops{$"), scale=HEAT)]], shown=False)[0, 0]
+    assert png(ax).startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(("face", "ink"), [("white", "black"), ("black", "white")])
+def test_text_is_legible_on_the_figure_that_it_is_drawn_on(face: str, ink: str) -> None:
+    ax = Figure(facecolor=face).add_subplot()
+    draw(ax, _picture(heading=("grad_cam",), label=Label(name="cat"), scale=HEAT))
+    assert ax.title.get_color() == ink
+    assert ax.child_axes[0].xaxis.label.get_color() == ink
+
+
+def test_drawing_into_a_subfigure_works() -> None:
+    figure = Figure(figsize=(6, 3))
+    left, _ = figure.subfigures(1, 2)
+    draw(left.add_subplot(), _picture(label=Label(name=LONG), scale=HEAT))
+    figure.canvas.draw()
+
+
+def test_a_png_is_as_wide_as_allowed() -> None:
+    import io
+
+    from PIL import Image
+
+    axes = grid([[_picture()] * 12], shown=False)
+    assert Image.open(io.BytesIO(png(axes[0, 0], widest=700))).width <= 700
