@@ -1,0 +1,142 @@
+"""From what the passes measured, chunk by chunk, through the methods, to Explanations in NumPy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ._version import __version__
+from .engine.capture import Captured
+from .engine.passes import Measured
+from .errors import MethodError, NonFiniteError
+from .explanation import Explanation
+from .methods import Method
+from .targets import Selected, probabilities
+
+_Key = tuple[int, str | None]  # which method, at which layer
+
+
+class Collector:
+    """Gathers the results of `methods` over chunks of images.
+
+    Args:
+        methods: in the order asked.
+        class_names: from index to name.
+        activation: how scores become probabilities, as for `Explainer`.
+    """
+
+    def __init__(self, methods: Sequence[Method], class_names: Mapping[int, str], activation: str | None) -> None:
+        self._methods, self._class_names, self._activation = methods, class_names, activation
+        self._pictures: list[np.ndarray] = []
+        self._targets: list[tuple[np.ndarray, list[str], np.ndarray, np.ndarray]] = []
+        self._results: dict[_Key, list[tuple[np.ndarray, np.ndarray]]] = {}
+        self.warnings: dict[str, None] = {}  # in order, each once
+
+    def add(self, measured: Measured, pictures: np.ndarray) -> None:
+        """Run the methods on one chunk."""
+        self._pictures.append(pictures)
+        self._targets.append(self._describe(measured.selected, len(pictures)))
+        self.warnings |= dict.fromkeys(measured.warnings)
+        for index, method in enumerate(self._methods):
+            for layer in measured.layers if method.needs.layer else [None]:
+                name = layer.label if layer else measured.head.layer if method.needs.head and measured.head else None
+                values, maps = _apply(method, measured, layer)
+                self._results.setdefault((index, name), []).append((_numpy(values), _numpy(maps)))
+
+    def _describe(self, selected: Selected | None, count: int) -> tuple[np.ndarray, list[str], np.ndarray, np.ndarray]:
+        """Targets, their names, scores and probabilities."""
+        nan = np.full(count, np.nan, np.float32)
+        if selected is None:
+            return np.full(count, -1), [""] * count, nan, nan
+        classes = selected.classes
+        chances = probabilities(selected.outputs, self._activation).cpu()
+        chance = chances.gather(1, classes.clamp(min=0)[:, None])[:, 0].numpy()
+        pairs = zip(classes.tolist(), selected.names, strict=True)
+        names = [name if index < 0 else class_name(self._class_names, index) for index, name in pairs]
+        return classes.numpy(), names, _numpy(selected.scores), np.where(classes.numpy() < 0, nan, chance)
+
+    def explanations(
+        self, truth: tuple[str, ...] | None, sources: tuple[str | None, ...], provenance: Mapping[str, str]
+    ) -> list[Explanation]:
+        """One for each method and layer, over all images."""
+        self._pictures = [_joined(self._pictures)]
+        return [self._explanation(key, truth, sources, provenance) for key in self._results]
+
+    def _explanation(
+        self, key: _Key, truth: tuple[str, ...] | None, sources: tuple[str | None, ...], provenance: Mapping[str, str]
+    ) -> Explanation:
+        method, layer = self._methods[key[0]], key[1]
+        values, maps = (_joined(parts) for parts in zip(*self._results[key], strict=True))
+        parts = self._targets if method.needs.score else [self._describe(None, len(maps))]
+        targets, names, scores, chances = zip(*parts, strict=True)
+        if method.needs.score:
+            self._warn_of_empty(method.label, layer, maps)
+        return Explanation(
+            values=values, maps=maps, images=self._pictures[0], targets=np.concatenate(targets),
+            target_names=tuple(name for chunk in names for name in chunk), scores=np.concatenate(scores),
+            probabilities=np.concatenate(chances), method=method.label, layer=layer, truth=truth, sources=sources,
+            provenance={**provenance, **_options(method)},
+        )  # fmt: skip
+
+    def _warn_of_empty(self, name: str, layer: str | None, maps: np.ndarray) -> None:
+        if empty := np.flatnonzero(~maps.reshape(len(maps), -1).any(1)).tolist():
+            at = f" at {layer!r}" if layer else ""
+            self.warnings[f"{name}{at} is 0 everywhere for image {', '.join(map(str, empty))}: "
+                          "nothing there argues for the target."] = None  # fmt: skip
+
+
+def class_name(names: Mapping[int, str], index: int) -> str:
+    """The name of a class; ``class 7`` where none is known."""
+    return names.get(index, f"class {index}")
+
+
+def _apply(method: Method, measured: Measured, layer: Captured | None) -> tuple[Tensor, Tensor]:
+    """The values and maps of `method`, checked: right shape, finite, and the shared record unchanged."""
+    record = measured.record(method.needs, layer)
+    before = record.versions()
+    with torch.no_grad():
+        values = method.compute(record)
+        count, size = len(measured.input), tuple(measured.input.shape[2:])
+        _check_tensor(method, "compute", values, count)
+        maps = method.to_maps(values, size)  # type: ignore[arg-type]
+    if record.versions() != before:
+        raise MethodError(f"The method {method.label!r} changes its record in place, which other methods share: "
+                          "work on new tensors (x.relu(), not x.relu_()).")  # fmt: skip
+    _check_tensor(method, "to_maps", maps, count)
+    if maps.shape != (count, *size):
+        raise MethodError(f"to_maps of {method.label!r} must return {(count, *size)}, not {tuple(maps.shape)}.")
+    return values, maps
+
+
+def _check_tensor(method: Method, function: str, values: object, count: int) -> None:
+    if not isinstance(values, Tensor) or values.dim() < 2 or len(values) != count:
+        given = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
+        raise MethodError(f"{function} of {method.label!r} must return a tensor of {count} images, (n, h, w) or "
+                          f"(n, C, H, W), not {given}.")  # fmt: skip
+    if not values.sum(dtype=torch.float32).isfinite() and not values.isfinite().all():  # the sum is the quick look
+        raise NonFiniteError(f"{method.label!r} gives NaN or infinite values ({function}, {values.dtype}): a gradient "
+                             "overflows? Try the model in float32.")  # fmt: skip
+
+
+def _numpy(tensor: Tensor) -> np.ndarray:
+    return tensor.detach().float().cpu().numpy()
+
+
+def _joined(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """One read-only array, so that results can share it."""
+    joined = np.concatenate(parts) if len(parts) > 1 else parts[0]
+    joined.flags.writeable = False
+    return joined
+
+
+def _options(method: Method) -> dict[str, str]:
+    options = {f.name: getattr(method, f.name) for f in fields(method) if f.name != "name"}
+    return {
+        "options": ", ".join(f"{name}={value!r}" for name, value in options.items()),
+        "seewhy": __version__,
+        "torch": str(torch.__version__),
+    }

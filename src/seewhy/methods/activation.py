@@ -1,0 +1,31 @@
+"""What a layer answers, without any target."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ..engine.record import LayerRecord, Needs
+from .base import Method, register, upsample
+
+
+@register("activations")
+@dataclass(frozen=True)
+class Activations(Method):
+    """Activations: what the layer returned, untouched by what the model does with it next.
+
+    `.values` are ``(N, C, h, w)`` whatever the model's layout, ``(N, C)`` at a layer without positions; `.maps` their
+    mean over the channels, bilinear at the input's size. Needs no score, so it works on any network.
+    """
+
+    needs = Needs(activation=True)
+
+    def compute(self, record: LayerRecord) -> Tensor:
+        """A."""
+        return record.activation
+
+    def to_maps(self, values: Tensor, size: tuple[int, int]) -> Tensor:
+        """The mean over channels; without positions it is the same everywhere."""
+        grid = values if values.dim() == 4 else values.flatten(1)[:, :, None, None]
+        return upsample(grid.mean(1), size)

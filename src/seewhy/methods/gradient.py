@@ -1,0 +1,89 @@
+"""Gradients at the input: saliency, and two changed backward passes through ReLU."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ..engine.record import Needs, Record
+from ..engine.rules import BackwardRule
+from .base import Method, register
+
+
+@register("saliency")
+@dataclass(frozen=True)
+class Saliency(Method):
+    """Saliency: the gradient of the score at the input.
+
+    Simonyan, Vedaldi, Zisserman 2013, "Deep Inside Convolutional Networks", arXiv 1312.6034, section 3.
+    `.values` are dS/dx, signed, ``(N, C, H, W)``; `.maps` the largest magnitude over the colours.
+
+    >>> import seewhy, torch
+    >>> from torch import nn
+    >>> model = nn.Sequential(nn.Flatten(), nn.Linear(12, 2))
+    >>> explanation = seewhy.Explainer(model).explain(torch.rand(1, 3, 2, 2), "saliency", target=1)
+    >>> bool((explanation.values.ravel() == model[1].weight[1].detach().numpy()).all())
+    True
+    """
+
+    needs = Needs(input_gradient="plain")
+
+    def compute(self, record: Record) -> Tensor:
+        """dS/dx."""
+        return record.input_gradient
+
+
+@dataclass(frozen=True)
+class _RuledGradient(Method):
+    """The gradient at the input under a rule at each ReLU; `also` treats further activations, e.g. ("LeakyReLU",)."""
+
+    also: tuple[str, ...] = ()
+
+    def compute(self, record: Record) -> Tensor:
+        """dS/dx under the rule."""
+        return record.input_gradient
+
+
+@register("guided_backprop")
+@dataclass(frozen=True)
+class GuidedBackprop(_RuledGradient):
+    """Guided backpropagation: the gradient at the input, clamped at 0 behind each ReLU.
+
+    Springenberg et al. 2014, "Striving for Simplicity", arXiv 1412.6806, section 3.4. Each ReLU (and ReLU6), however
+    it is spelled, passes on its gradient only where that is positive. Sharp, but it hardly depends on the trained
+    weights: it fails model-randomisation checks (Adebayo et al. 2018, arXiv 1810.03292), so read it as a picture of
+    edges and not as evidence for the class.
+
+    Args:
+        also: further activations to treat as if they were ReLU: ``("LeakyReLU",)``, ``("SiLU", "GELU")``, …
+
+    Raises:
+        ModelError: the model has no ReLU, or may hide one from the graph.
+    """
+
+    @property
+    def needs(self) -> Needs:
+        """The input's gradient under the guided rule."""
+        return Needs(input_gradient=BackwardRule("guided", tuple(self.also)))
+
+
+@register("deconvnet")
+@dataclass(frozen=True)
+class DeconvNet(_RuledGradient):
+    """DeconvNet: the gradient at the input, each ReLU's backward replaced by the clamped incoming gradient.
+
+    Zeiler, Fergus 2013, "Visualizing and Understanding Convolutional Networks", arXiv 1311.2901, section 2.1. Like
+    guided backpropagation it hardly depends on the trained weights (Adebayo et al. 2018).
+
+    Args:
+        also: further activations to treat as if they were ReLU.
+
+    Raises:
+        ModelError: the model has no ReLU, or may hide one from the graph.
+    """
+
+    @property
+    def needs(self) -> Needs:
+        """The input's gradient under the deconvnet rule."""
+        return Needs(input_gradient=BackwardRule("deconvnet", tuple(self.also)))

@@ -1,0 +1,252 @@
+"""The conformance suite that every method passes: run it on methods of your own.
+
+from seewhy.testing import check_method
+
+def test_my_method():
+    check_method(MyMethod)
+"""
+
+from __future__ import annotations
+
+import random
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from .errors import SeewhyWarning
+from .explainer import Explainer
+from .explanation import Explanation
+from .methods import Method
+
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks", "_state_dict_hooks")
+
+
+class SmallCNN(nn.Module):
+    """A residual network of a few thousand weights, to test with: images ``(N, 3, H, W)`` to scores ``(N, 5)``.
+
+    It has what makes explaining go wrong: batch norm, in-place and functional ReLU, a layer's output changed in place.
+    """
+
+    def __init__(self, classes: int = 5, width: int = 8) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, width, 3, 2, 1), nn.BatchNorm2d(width), nn.ReLU(inplace=True))
+        self.left, self.right = nn.Conv2d(width, width, 3, padding=1), nn.Conv2d(width, width, 1)
+        self.body = nn.Conv2d(width, 2 * width, 3, 2, 1)
+        self.drop, self.head = nn.Dropout(0.5), nn.Linear(2 * width, classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Scores, the logits of a linear layer over globally pooled features."""
+        x = self.stem(images)
+        y = self.left(x)
+        y += self.right(x)
+        features = torch.relu_(self.body(torch.relu(y)))
+        scores: Tensor = self.head(self.drop(features.mean((2, 3))))
+        return scores
+
+
+def small_cnn(seed: int = 0) -> SmallCNN:
+    """A `SmallCNN` with random weights and statistics by `seed`; the global random state stays as it is."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = SmallCNN()
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                nn.init.normal_(module.running_mean, 0, 0.3)  # type: ignore[arg-type]
+                nn.init.uniform_(module.running_var, 0.5, 2)  # type: ignore[arg-type]
+    return model.eval()
+
+
+@contextmanager
+def unchanged(model: nn.Module) -> Iterator[None]:
+    """Assert that the ``with`` block leaves `model` as it was, also when it raises.
+
+    Compared: hooks, training flags, parameters and their ``requires_grad`` and ``.grad``, buffers, attributes of every
+    module, and the random states.
+
+    Raises:
+        AssertionError: naming what changed.
+
+    >>> model = small_cnn()
+    >>> with unchanged(model):
+    ...     explanation = Explainer(model).explain(torch.rand(1, 3, 16, 24), "saliency")
+    """
+    before = dict(_state(model))
+    try:
+        yield
+    finally:
+        after = dict(_state(model))
+        changed = [name for name in before.keys() | after.keys() if not _same(before.get(name), after.get(name))]
+        assert not changed, f"The model or random state changed: {sorted(changed)}"
+
+
+def _state(model: nn.Module) -> Iterator[tuple[str, Any]]:
+    for name, module in model.named_modules():
+        yield f"{name}.training", module.training
+        yield f"{name}.attributes", tuple(sorted(vars(module)))
+        for hooks in _HOOKS:
+            yield f"{name}.{hooks}", tuple(getattr(module, hooks, {}).items())
+    for name, parameter in model.named_parameters():
+        yield f"{name}.requires_grad", parameter.requires_grad
+        yield from _tensor(name, parameter)
+        yield from _tensor(f"{name}.grad", parameter.grad)
+    for name, buffer in model.named_buffers():
+        yield from _tensor(name, buffer)
+    yield "torch's random state", torch.get_rng_state()
+    yield "numpy's random state", str(np.random.get_state(legacy=False))
+    yield "python's random state", random.getstate()
+
+
+def _tensor(name: str, tensor: Tensor | None) -> Iterator[tuple[str, Any]]:
+    yield f"{name} (identity)", id(tensor)
+    yield name, None if tensor is None else tensor.detach().clone()
+
+
+def _same(a: Any, b: Any) -> bool:
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        return a.shape == b.shape and torch.equal(torch.nan_to_num(a), torch.nan_to_num(b))
+    return bool(a == b)
+
+
+def check_method(method: str | Method | type[Method], **options: Any) -> None:
+    """Assert that `method` keeps what seewhy promises of every method.
+
+    On a small network, at a non-square size: maps and values are float32, finite and of the right shape; a batch gives
+    what single images give, in chunks of any size; a second call gives the same; the model, in eval, train and mixed
+    mode and frozen, comes back as it was, also from under ``no_grad`` and ``inference_mode`` and from an exception;
+    the input is untouched; half precision works; on CUDA too where there is one.
+
+    Args:
+        method: a name, a `Method` class or an instance.
+        options: of the method.
+
+    Raises:
+        AssertionError: naming the promise that is broken.
+
+    >>> check_method("grad_cam")
+    """
+    suite = _Suite(method, options)
+    for check in (
+        suite.shapes, suite.repeatable, suite.batch_is_singles, suite.any_chunk, suite.restores,
+        suite.restores_after_error, suite.grad_modes, suite.input_untouched, suite.bfloat16, suite.devices,
+    ):  # fmt: skip
+        check()
+
+
+class _Suite:
+    """The checks, each on a network and images of its own."""
+
+    def __init__(self, method: Any, options: dict[str, Any]) -> None:
+        self._method, self._options = method, options
+        self._images = torch.rand(3, 3, 24, 32, generator=torch.Generator().manual_seed(1))
+
+    def _explain(self, model: nn.Module, images: Tensor, **arguments: Any) -> Explanation:
+        target = list(range(1, len(images) + 1))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SeewhyWarning)  # a random network may have nothing that argues for a class
+            arguments = {"target": target, **arguments, **self._options}
+            explanation: Explanation = Explainer(model).explain(images, self._method, **arguments)
+        return explanation
+
+    def shapes(self) -> None:
+        found = self._explain(small_cnn(), self._images)
+        count, _, height, width = self._images.shape
+        assert found.maps.shape == (count, height, width), f"maps are {found.maps.shape}"
+        assert found.values.ndim in (2, 3, 4), f"values are {found.values.shape}"
+        assert len(found.values) == count, f"values are {found.values.shape} for {count} images"
+        assert found.maps.dtype == found.values.dtype == np.float32, f"{found.maps.dtype}, {found.values.dtype}"
+        assert np.isfinite(found.maps).all(), "a map is not finite"
+        assert found.maps.any(), "every map is 0"
+
+    def repeatable(self) -> None:
+        first, second = (self._explain(small_cnn(), self._images) for _ in range(2))
+        _equal(first, second, "a second call")
+
+    def batch_is_singles(self) -> None:
+        model = small_cnn()
+        batch = self._explain(model, self._images)
+        for index, image in enumerate(self._images):
+            _equal(batch[index], self._explain(model, image, target=index + 1), "one image")
+
+    def any_chunk(self) -> None:
+        model = small_cnn()
+        _equal(
+            self._explain(model, self._images), self._explain(model, self._images, batch_size=2), "another batch_size"
+        )
+
+    def restores(self) -> None:
+        for prepare in (nn.Module.eval, nn.Module.train, _mixed, _frozen, _with_gradients):
+            model = small_cnn()
+            prepare(model)
+            expected = self._explain(small_cnn(), self._images)
+            with unchanged(model):
+                found = self._explain(model, self._images)
+            _equal(expected, found, f"a model prepared by {prepare.__name__}")
+
+    def restores_after_error(self) -> None:
+        for name, _ in small_cnn().named_modules():
+            model = small_cnn()
+            model.get_submodule(name).register_forward_hook(_interrupt)
+            with unchanged(model):
+                try:
+                    self._explain(model, self._images)
+                except KeyboardInterrupt:
+                    continue
+            raise AssertionError(f"the exception raised in {name!r} was swallowed")
+
+    def grad_modes(self) -> None:
+        model = small_cnn()
+        expected = self._explain(model, self._images)
+        for mode in (torch.no_grad, torch.inference_mode):
+            with mode():
+                found = self._explain(model, self._images.clone())
+                assert not torch.is_grad_enabled(), f"{mode.__name__} was left switched off"
+            _equal(expected, found, f"under {mode.__name__}")
+
+    def input_untouched(self) -> None:
+        images = self._images.clone().requires_grad_()
+        self._explain(small_cnn(), images)
+        assert torch.equal(images, self._images), "the user's tensor was changed"
+        assert images.requires_grad, "the user's tensor lost requires_grad"
+        assert images.grad is None, "the user's tensor got a gradient"
+
+    def bfloat16(self) -> None:
+        found = self._explain(small_cnn().to(torch.bfloat16), self._images)
+        assert found.maps.dtype == np.float32, f"maps are {found.maps.dtype}"
+        assert np.isfinite(found.maps).all(), "a map of a bfloat16 model is not finite"
+
+    def devices(self) -> None:
+        if torch.cuda.is_available():
+            model = small_cnn()
+            expected = self._explain(model, self._images)
+            _equal(expected, self._explain(model.cuda(), self._images), "CUDA", tolerance=1e-3)
+
+
+def _interrupt(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def _mixed(model: nn.Module) -> None:
+    model.train()
+    model.get_submodule("stem").eval()
+
+
+def _frozen(model: nn.Module) -> None:
+    model.requires_grad_(False)
+
+
+def _with_gradients(model: nn.Module) -> None:
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+
+
+def _equal(a: Explanation, b: Explanation, what: str, tolerance: float = 1e-5) -> None:
+    for name, one, other in (("values", a.values, b.values), ("maps", a.maps, b.maps)):
+        assert one.shape == other.shape, f"{what} changes the shape of the {name}: {one.shape}, {other.shape}"
+        error = np.abs(one - other).max() / max(np.abs(one).max(), 1e-12)
+        assert error <= tolerance, f"{what} changes the {name} by {error:.2g} of the largest"
+    assert a.layer == b.layer, f"{what} changes the layer: {a.layer}, {b.layer}"
