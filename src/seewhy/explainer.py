@@ -219,7 +219,7 @@ class Explainer:
             try:
                 measured = measure(self._inner, batch, Request((needs,), choose=True), scoring)
             except (GradientError, ModelError, LayerError):  # no score to choose by; the layers are there all the same
-                measured = measure(self._inner, batch, Request((Needs(),), choose=False), scoring)
+                measured = measure(self._inner, batch, Request((), everything=True), scoring)
         chosen = measured.layers[0].label if measured.layers else None
         return LayerTable(replace(layer, chosen=layer.name == chosen) for layer in measured.observer.seen)
 
@@ -304,7 +304,11 @@ def _chunks(count: int, batch_size: int | None) -> Iterator[tuple[int, int]]:
 
 def _check_cam_layer(layers: tuple[Layer, ...] | None, measured: Measured) -> None:
     """CAM has one layer, which is found; asking for another is a mistake to be told."""
-    if measured.head and layers and all(layer.label != measured.head.layer.partition("+")[0] for layer in layers):
+    if (
+        measured.head
+        and layers
+        and not any(measured.head.layer in (layer.label, f"{layer.label}+relu") for layer in layers)
+    ):
         asked = ", ".join(repr(layer.label) for layer in layers)
         raise LayerError(
             f"CAM is defined at {measured.head.layer!r} of this model only, not at {asked}. "

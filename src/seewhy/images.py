@@ -280,7 +280,8 @@ def _tensor_items(tensor: torch.Tensor, index: int) -> list[_Item]:
     items = []
     for i, image in enumerate(tensor if tensor.ndim == 4 else tensor[None], index):
         if image.is_floating_point():
-            _check_finite(f"image {i}", torch.isfinite(image))
+            if not image.sum(dtype=torch.float32).isfinite():  # a quick look
+                _check_finite(f"image {i}", torch.isfinite(image))
             items.append(_Item(f"image {i}", image))
         else:
             items.append(_Item(f"image {i}", partial(_tensor_picture, image)))
@@ -336,7 +337,8 @@ def _transformed(result: Any, name: str) -> torch.Tensor:
     image: torch.Tensor = result[0] if result.ndim == 4 and len(result) == 1 else result
     if image.ndim != 3 or 0 in image.shape:
         raise InputError(given)
-    _check_finite(f"The transform's result for {name}", torch.isfinite(image))
+    if not image.sum(dtype=torch.float32).isfinite():  # a quick look
+        _check_finite(f"The transform's result for {name}", torch.isfinite(image))
     return image
 
 
@@ -346,7 +348,7 @@ def _what_the_model_saw(
     pictures = []
     notes: dict[str, None] = {}
     for item, tensor in zip(items, tensors, strict=True):
-        values = tensor.detach().cpu().to(torch.float64).numpy()
+        values = tensor.detach().cpu().float().numpy()
         guess = preprocessing.assumed and isinstance(item.content, torch.Tensor)
         shown, note = _shown(values, preprocessing, guess)
         rgb = np.broadcast_to(shown, (3, *shown.shape[1:])).transpose(1, 2, 0)
@@ -370,15 +372,14 @@ def _shown(values: Array, preprocessing: Preprocessing, guess: bool) -> tuple[Ar
 def _unnormalised(values: Array, preprocessing: Preprocessing, guess: bool) -> Array | None:
     """Values (C, H, W) as 0..1; None where nothing tells how. `guess`: nobody said that mean and std hold here."""
     undone: Array | None = None
-    if preprocessing.mean is not None and preprocessing.std is not None:
-        mean, std = np.array(preprocessing.mean), np.array(preprocessing.std)
-        if len(mean) in (1, len(values)):
-            undone = values * std[:, None, None] + mean[:, None, None]
-    if undone is not None and not guess:
-        return undone
-    if _within(values, 0):
+    if guess and _within(values, 0):
         return values
-    return undone if undone is not None and _within(undone, 0.1) else None
+    if preprocessing.mean is not None and preprocessing.std is not None:
+        mean, std = (np.array(v, np.float32)[:, None, None] for v in (preprocessing.mean, preprocessing.std))
+        undone = values * std + mean if len(mean) in (1, len(values)) else None
+    if undone is None:
+        return values if _within(values, 0) else None
+    return undone if not guess or _within(undone, 0.1) else None
 
 
 def _within(values: Array, slack: float) -> bool:

@@ -15,6 +15,7 @@ _CHANNELS_FIRST = (
     nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d, nn.InstanceNorm2d, nn.MaxPool2d, nn.AvgPool2d, nn.LPPool2d,
     nn.FractionalMaxPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.Upsample, nn.PixelShuffle,
 )  # fmt: skip
+TELLING = (*_CHANNELS_FIRST, nn.LayerNorm)  # modules whose output tells grids and layouts to those after them
 _RESAMPLING = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
 _POINTWISE = (nn.Linear, nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d)
 _MOST_PREFIX_TOKENS = 16
@@ -23,16 +24,23 @@ Grid = tuple[int, int]
 
 @dataclass(frozen=True)
 class Layer:
-    """A module that the user named; `call` is the number of its call (from 1) where it runs several times."""
+    """A module that the user named.
+
+    Attributes:
+        name: dotted name; `module`: itself.
+        call: the number of its call, from 1, where it runs several times.
+        relu: whether the functional ReLU after it belongs to it, as where CAM is defined on DenseNet.
+    """
 
     name: str
     module: nn.Module
     call: int | None = None
+    relu: bool = False
 
     @property
     def label(self) -> str:
-        """The name as the user writes it: ``"name"`` or ``"name#2"``."""
-        return self.name if self.call is None else f"{self.name}#{self.call}"
+        """The name as the user writes it: ``"name"``, ``"name#2"``, ``"name+relu"``."""
+        return self.name + (f"#{self.call}" if self.call else "") + ("+relu" if self.relu else "")
 
 
 @dataclass(frozen=True)
@@ -95,7 +103,8 @@ def find_layers(model: nn.Module, layer: Any) -> list[Layer]:
 
 
 def _find_by_name(model: nn.Module, label: str) -> Layer:
-    name, _, call = label.partition("#")
+    named, plus, _ = label.partition("+relu")
+    name, _, call = named.partition("#")
     modules = dict(model.named_modules(remove_duplicate=False))
     if name not in modules or not name:
         children = ", ".join(child for child, _ in model.named_children())
@@ -103,7 +112,7 @@ def _find_by_name(model: nn.Module, label: str) -> Layer:
                                f"Its children: {children}. explainer.layers() lists all.")  # fmt: skip
     if call and (not call.isdigit() or int(call) < 1):
         raise UnknownNameError(f"{label!r}: after '#' comes the number of the call, from 1, as in '{name}#2'.")
-    return Layer(name, modules[name], int(call) if call else None)
+    return Layer(name, modules[name], int(call) if call else None, bool(plus))
 
 
 def tensors(value: Any) -> Iterator[Tensor]:

@@ -59,11 +59,32 @@ def test_any_pooling_with_and_without_a_functional_relu(pooling, relu, suffix):
     check(net, activation.relu() if relu else activation, net.head.weight, net.head.bias, "body" + suffix)
 
 
+@pytest.mark.filterwarnings("ignore:.*nothing there argues:seewhy.SeewhyWarning")
+@pytest.mark.parametrize("relu", [F.relu, F.relu_, F.relu6, lambda y: y.clamp(min=0), lambda y: y.clamp(0, 6)])
+def test_where_cam_is_defined_can_be_named_for_other_methods(relu):
+    net = Net(relu=relu)
+    net.body[0].weight.data *= 10
+    net.body[1] = nn.Identity()
+    cam = Explainer(net).explain(IMAGES, "cam", target=[1, 2])
+    found = Explainer(net).explain(IMAGES, ["grad_cam", "activations", "cam"], target=[1, 2], layer=cam.layer)
+    np.testing.assert_allclose(found["grad_cam"].values, np.maximum(cam.values, 0) / (12 * 16), rtol=1e-4, atol=1e-8)
+    np.testing.assert_allclose(found["activations"].values, relu(net.body(IMAGES)).detach(), rtol=1e-6)
+    assert found["grad_cam"].layer == "body+relu"
+    np.testing.assert_array_equal(
+        Explainer(net).explain(IMAGES, "activations", layer="body+relu").values, found["activations"].values
+    )
+
+
+def test_a_relu_that_is_not_there_is_refused():
+    with pytest.raises(SeewhyError, match="No functional ReLU follows straight after 'body'"):
+        Explainer(Net(relu=F.silu)).explain(IMAGES, "grad_cam", target=1, layer="body+relu")
+
+
 def test_a_relu6_that_cuts():
     net = Net(relu=F.relu6)
     net.body[0].weight.data *= 100
     net.body[1] = nn.Identity()
-    check(net, net.body(IMAGES).clamp(0, 6), net.head.weight, net.head.bias, "body+relu6")
+    check(net, net.body(IMAGES).clamp(0, 6), net.head.weight, net.head.bias, "body+relu")
 
 
 def test_a_head_without_bias():

@@ -40,7 +40,8 @@ def closed_form(net, rule):
     "relu",
     [
         F.relu, torch.relu, torch.relu_, nn.ReLU(), nn.ReLU(inplace=True), lambda x: x.clamp(min=0),
-        lambda x: x.clamp_(0), lambda x: torch.clamp_min(x, 0), lambda x: F.threshold(x, 0, 0), lambda x: F.threshold_(x, 0, 0),
+        lambda x: x.clamp_(0), lambda x: torch.clamp_min(x, 0),
+        lambda x: F.threshold(x, 0, 0), lambda x: F.threshold_(x, 0, 0),
         lambda x: torch.clamp(x, min=torch.zeros((), dtype=x.dtype)), F.relu6, nn.ReLU6(inplace=True),
         nn.Hardtanh(0, 6), lambda x: x.clamp(0, 6),
     ],

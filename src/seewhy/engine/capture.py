@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,8 +13,9 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.utils.hooks import RemovableHandle
 
 from ..errors import LayerError, LayerNotRunError, close_matches
-from ..layers import Layer, LayerInfo, Layout, Layouts, is_candidate, tensors, with_first_tensor
+from ..layers import TELLING, Layer, LayerInfo, Layout, Layouts, is_candidate, tensors, with_first_tensor
 from .head import HeadFinder
+from .rules import relu_after
 
 _CHEAP_COPY = 2  # candidates up to so many times the input's size are copied at once, larger ones if they change
 
@@ -43,6 +44,7 @@ class Captured:
     edge: GradientEdge | None
     _output: Tensor
     _version: int | None = None  # of an output that was not copied
+    relu: bool = False  # whether the functional ReLU after the layer is wanted with it
 
     @property
     def intact(self) -> bool:
@@ -57,6 +59,15 @@ class Captured:
     def oriented(self, tensor: Tensor) -> Tensor:
         """`tensor`, of the output's shape, as ``(n, C, h, w)`` where the layer has positions."""
         return self.layout.to_nchw(tensor) if self.layout else tensor
+
+    def step_past_relu(self, outputs: Iterable[Tensor]) -> None:
+        """Go on to the result of the functional ReLU after the layer, if that is wanted; `outputs` are the model's."""
+        if self.relu and self.edge:
+            self.edge = relu_after(self.edge, outputs)
+            if self.edge is None:
+                raise LayerError(f"No functional ReLU follows straight after {self.label.removesuffix('+relu')!r}.")
+            node = self.edge.node
+            self._output = self._output.clamp(0, getattr(node, "_saved_max_val", getattr(node, "_saved_max", None)))
 
     def check_positions(self) -> None:
         """Refuse a layer that has no positions."""
@@ -78,12 +89,22 @@ class Observer:
             nothing before them needs one.
         choose: capture every candidate of the automatic choice too.
         head: also look for the linear head that CAM needs.
+        everything: watch every module; else, but to choose or for a head, those that are wanted or tell layouts.
     """
 
     def __init__(
-        self, model: nn.Module, batch: Tensor, wanted: Sequence[Layer], *, gradients: bool, choose: bool, head: bool
+        self,
+        model: nn.Module,
+        batch: Tensor,
+        wanted: Sequence[Layer],
+        *,
+        gradients: bool,
+        choose: bool,
+        head: bool,
+        everything: bool,
     ) -> None:
         self._gradients, self._choose = gradients, choose
+        self._everything = everything or choose or head
         self._wanted = {layer.module: [w for w in wanted if w.module is layer.module] for layer in wanted}
         self._limit = _CHEAP_COPY * batch.numel()
         self._layouts = Layouts(batch.shape[0], (batch.shape[-2], batch.shape[-1]))
@@ -98,7 +119,8 @@ class Observer:
 
     def __enter__(self) -> Observer:
         for module in self._names:
-            self._handles.append(module.register_forward_hook(self._finished))
+            if self._everything or module in self._wanted or isinstance(module, TELLING):
+                self._handles.append(module.register_forward_hook(self._finished))
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -135,7 +157,7 @@ class Observer:
         if wanted := [w for w in self._wanted.get(call.module, ()) if w.call in (None, call.number)]:
             value = output.detach().clone()
             goes_on, edge = _own_node(output) if self._gradients else (output, None)
-            self.captured += [Captured(layer.label, layout, edge, value) for layer in wanted]
+            self.captured += [Captured(layer.label, layout, edge, value, relu=layer.relu) for layer in wanted]
             return goes_on
         if self._choose and layout and is_candidate(call.module, layout) and not _hands_through(call, args, output):
             return self._consider(call, output, layout)
@@ -164,7 +186,7 @@ class Observer:
 
     @property
     def seen(self) -> list[LayerInfo]:
-        """Every call of a module that returned a tensor, in the order in which they finished."""
+        """Every watched call of a module that returned a tensor, in the order in which they finished."""
         return [
             LayerInfo(self._label(call), type(call.module).__name__, shape, layout)
             for call, shape, layout in self._seen

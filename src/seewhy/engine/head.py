@@ -100,7 +100,7 @@ def _readings(last: _Spatial, activation: Tensor) -> list[tuple[str, Tensor]]:
     """What the pooling may have read: the module's output, or that after a functional ReLU (perhaps in place)."""
     if last.changed:
         return [("+relu" if bool((activation >= 0).all()) else "+in-place", activation)]
-    return [("", activation), ("+relu", activation.relu()), ("+relu6", activation.clamp(0, 6))]
+    return [("", activation), ("+relu", activation.relu()), ("+relu", activation.clamp(0, 6))]
 
 
 def _is_linear(module: nn.Module) -> bool:

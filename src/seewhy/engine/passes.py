@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import GradientError, InputError, LayerError, ModelError
-from ..layers import Layer, find_layers
+from ..layers import Layer, find_layers, tensors
 from ..targets import Scoring, Selected
 from .capture import Captured, Observer
 from .diagnose import where_gradient_ends
@@ -29,11 +29,13 @@ class Request:
         needs: of each method.
         layers: those that the user named.
         choose: whether a layer must be chosen.
+        everything: whether every module is to be watched, for the list of layers.
     """
 
     needs: tuple[Needs, ...]
     layers: tuple[Layer, ...] = ()
     choose: bool = False
+    everything: bool = False
 
     @property
     def rules(self) -> list[BackwardRule]:
@@ -44,7 +46,7 @@ class Request:
     @property
     def gradients(self) -> bool:
         """Whether the forward pass must build a graph."""
-        return bool(self.rules) or any(needs.gradient for needs in self.needs)
+        return bool(self.rules) or any(n.gradient for n in self.needs) or any(layer.relu for layer in self.layers)
 
 
 @dataclass
@@ -121,13 +123,23 @@ def measure(model: nn.Module, batch: Tensor, request: Request, scoring: Scoring)
         LayerError: a layer did not run, ran several times, or no layer fits.
     """
     head = any(needs.head for needs in request.needs)
-    observer = Observer(model, batch, request.layers, gradients=request.gradients, choose=request.choose, head=head)
+    observer = Observer(
+        model,
+        batch,
+        request.layers,
+        gradients=request.gradients,
+        choose=request.choose,
+        head=head,
+        everything=request.everything,
+    )
     found = Measured(batch.detach().clone().requires_grad_(bool(request.rules)), observer)
     with observer:
         with torch.set_grad_enabled(request.gradients):
             raw = run(model, found.input.clone())
         observer.finish()
         found.layers = observer.captured
+        for layer in found.layers:
+            layer.step_past_relu(tensors(raw))
         if any(needs.score for needs in request.needs):
             _measure_scores(found, model, request, scoring.read(raw))
         elif request.choose:

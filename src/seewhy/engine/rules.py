@@ -7,14 +7,14 @@ shared, clamped, checkpointed. The rule is a hook on those nodes of one graph, s
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import Node
+from torch.autograd.graph import GradientEdge, Node
 
 from ..errors import InputError, ModelError, close_matches
 
@@ -67,7 +67,7 @@ class Activations:
 
     def add(self, node: Node, also: tuple[str, ...]) -> None:
         """Sort `node` in, if it is an activation or may hide one."""
-        kind = node.name().rsplit("::", 1)[-1].rstrip("0123456789")
+        kind = _kind(node)
         stem = kind.removesuffix("Backward")
         if (kind in _RELUS and _is_relu(node)) or _OTHERS.get(stem) in also:
             self.treated.append(node)
@@ -110,15 +110,33 @@ def _hides(node: Node, kind: str) -> str | None:
 def find_activations(score: Tensor, rule: BackwardRule) -> Activations:
     """Walk the graph of `score` and sort its activation nodes by what `rule` does with them."""
     found = Activations()
-    stack, seen = [score.grad_fn], {score.grad_fn}  # the set keeps the nodes' Python objects alive
+    for node in _graph([score]):
+        found.add(node, rule.also)
+    return found
+
+
+def relu_after(edge: GradientEdge, outputs: Iterable[Tensor]) -> GradientEdge | None:
+    """The result of the ReLU that `edge` goes straight into, in the graph of `outputs`; None where there is none."""
+    for node in _graph(outputs):
+        if _kind(node) in _RELUS and node.next_functions[0] == (edge.node, edge.output_nr) and _is_relu(node):
+            return GradientEdge(node, 0)
+    return None
+
+
+def _graph(outputs: Iterable[Tensor]) -> Iterator[Node]:
+    stack = [output.grad_fn for output in outputs]
+    seen = set(stack)  # keeps the nodes' Python objects alive
     while stack:
         if (node := stack.pop()) is None:
             continue
-        found.add(node, rule.also)
+        yield node
         fresh = {following for following, _ in node.next_functions} - seen
         seen |= fresh
         stack.extend(fresh)
-    return found
+
+
+def _kind(node: Node) -> str:
+    return node.name().rsplit("::", 1)[-1].rstrip("0123456789")
 
 
 def check(found: Activations, rule: BackwardRule) -> str | None:
