@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from ..layers import tensors
+from ..layers import find_layers, tensors, with_first_tensor
 
 
 def where_gradient_ends(model: nn.Module, batch: Tensor, after: str | None = None) -> str:
@@ -18,19 +19,21 @@ def where_gradient_ends(model: nn.Module, batch: Tensor, after: str | None = Non
         after: only cuts after this layer finished count.
     """
     names = {module: name for name, module in model.named_modules()}
+    start = None if after is None else find_layers(model, after)[0].module
     cuts: list[str] = []
-    finished: list[str] = []
 
-    def look(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-        finished.append(names[module])
+    def look(module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
+        if module is start:
+            cuts.clear()
+            first = next(tensors(output))
+            return with_first_tensor(output, first if first.requires_grad else _leaf(first))
         if any(t.requires_grad for t in tensors([args, kwargs])) and not any(t.requires_grad for t in tensors(output)):
             cuts.append(names[module])
-        elif names[module] == (after or "").partition("#")[0]:
-            cuts.clear()
+        return None
 
     handles = [module.register_forward_hook(look, with_kwargs=True) for module in names]
     try:
-        model(batch.detach().clone().requires_grad_().clone())
+        model(_leaf(batch).clone())
     finally:
         for handle in handles:
             handle.remove()
@@ -39,3 +42,8 @@ def where_gradient_ends(model: nn.Module, batch: Tensor, after: str | None = Non
     name = cuts[0]
     where = f"module {name!r} ({type(model.get_submodule(name)).__name__})" if name else "the model's own forward"
     return f"the path is cut in {where}, by no_grad, detach, an integer or a non-differentiable operation."
+
+
+def _leaf(tensor: Tensor) -> Tensor:
+    with torch.inference_mode(False):
+        return tensor.detach().clone().requires_grad_()
