@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, overload
@@ -82,14 +83,16 @@ class Explainer:
         self._inner = unwrap(model)
         self._preprocessing = resolve_preprocessing(model, transform)
         self._names = _class_names(class_names)
-        self._device = _device(self._inner, device)
+        self._device = None if device is None else torch.device(device)
+        _device(self._inner, self._device)
         self._output, self._activation = output, activation
         self._chosen: dict[Any, str] = {}
         self._said: set[str] = set()
 
     def __repr__(self) -> str:
         names = f"{len(self._names)} class names" if self._names else "no class names"
-        return f"Explainer({type(self._inner).__name__}, {names}, {self._device}, {self._preprocessing.description})"
+        device = _device(self._inner, self._device) or "cpu"
+        return f"Explainer({type(self._inner).__name__}, {names}, {device}, {self._preprocessing.description})"
 
     def __call__(self, inputs: Any) -> Explanation:
         """Grad-CAM of the predicted class: `explain` with its defaults."""
@@ -227,7 +230,7 @@ class Explainer:
         """The chunk's batch where the model is and in its precision, and the pictures of it."""
         batch, pictures = images.load(start, stop, self._preprocessing)
         dtype = next((p.dtype for p in self._inner.parameters() if p.is_floating_point()), batch.dtype)
-        return batch.to(self._device or batch.device, dtype), pictures
+        return batch.to(_device(self._inner, self._device) or batch.device, dtype), pictures
 
     def _measure(
         self, methods: Sequence[Method], layers: tuple[Layer, ...] | None, batch: Tensor, scoring: Scoring
@@ -282,16 +285,13 @@ def _class_names(names: Sequence[str] | Mapping[int, str] | None) -> dict[int, s
     return {int(index): str(name) for index, name in pairs}
 
 
-def _device(model: nn.Module, device: str | torch.device | None) -> torch.device | None:
-    """Where inputs go: the model's device; what the user says only where the model has no tensor of its own."""
-    where = next((tensor.device for tensor in (*model.parameters(), *model.buffers())), None)
-    if device is None or where is None:
-        return where if device is None else torch.device(device)
-    wanted = torch.device(device)
+def _device(model: nn.Module, wanted: torch.device | None) -> torch.device | None:
+    """Where inputs go: where the model is now; what the user says only where the model has no tensor of its own."""
+    where = next((tensor.device for tensor in itertools.chain(model.parameters(), model.buffers())), None)
+    if where is None or wanted is None:
+        return where or wanted
     if wanted.type != where.type or wanted.index not in (None, where.index):
-        raise InputError(
-            f"device={str(device)!r}, but the model is on {str(where)!r}: move the model, or leave it out."
-        )
+        raise InputError(f"device={str(wanted)!r}, but the model is on {str(where)!r}: move it, or leave device out.")
     return where
 
 

@@ -132,8 +132,8 @@ class Scoring:
     @property
     def kind(self) -> frozenset[Any]:
         """What kinds of target these are; a layer chosen for one kind may not fit another."""
-        functions = (target.function if isinstance(target, FunctionTarget) else type(target) for target in self.targets)
-        return frozenset(functions)
+        functions = (getattr(target, "function", target) for target in self.targets)
+        return frozenset(getattr(function, "__code__", type(function)) for function in functions)
 
     def read(self, raw: Any) -> Selected:
         """The targets' scores in what the model returned."""

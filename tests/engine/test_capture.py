@@ -124,6 +124,15 @@ def test_the_automatic_layer_of_a_module_used_twice_is_its_last_call():
     assert Explainer(Twice().eval()).explain(IMAGES, "activations").layer == "a#2"
 
 
+def test_the_automatic_layer_is_none_that_hands_its_input_through():
+    """Its output is its input, so it has no gradient of its own to be found by."""
+    model = Net(lambda net, y: net.same(y) * net.b(y).sigmoid() + y).eval()
+    found = Explainer(model).explain(IMAGES, "grad_cam", target=1)
+    assert found.layer == "b"
+    model = Net(lambda net, y: net.same(y.tanh()) + y).eval()
+    assert Explainer(model).explain(IMAGES, "grad_cam", target=1).layer == "a"
+
+
 def test_a_layer_that_did_not_run_is_named():
     with pytest.raises(SeewhyError, match="did not run layer 'unused'"):
         Explainer(Twice().eval()).explain(IMAGES, "grad_cam", target=1, layer="unused")
@@ -166,6 +175,13 @@ def test_a_checkpointed_block_gives_what_the_plain_block_gives():
             y = checkpoint(self.body, x, use_reentrant=False) if self.checkpointed else self.body(x)
             return self.head(y.mean((2, 3)))
 
+    for layer in ("body", "body.0", "body.2", None):
+        plain, other = (
+            Explainer(Block(checkpointed).eval()).explain(IMAGES, "grad_cam", target=1, layer=layer)
+            for checkpointed in (False, True)
+        )
+        assert plain.layer == other.layer == (layer or "body")
+        np.testing.assert_allclose(other.values, plain.values, rtol=1e-5, atol=1e-8)
     for layer in ("body", "body.0", "body.2"):
         methods = ["saliency", "guided_backprop", "grad_cam", "guided_grad_cam", "activations"]
         plain, other = (
@@ -211,10 +227,11 @@ def test_a_large_candidate_that_is_changed_in_place_is_measured_again():
         def __init__(self, in_place):
             super().__init__()
             torch.manual_seed(1)
-            self.a, self.head, self.in_place = nn.Conv2d(3, 16, 3, padding=1), nn.Linear(16, 3), in_place
+            self.first, self.a = nn.Conv2d(3, 16, 3, padding=1), nn.Conv2d(16, 16, 3, padding=1)
+            self.head, self.in_place = nn.Linear(16, 3), in_place
 
         def forward(self, x):
-            y = self.a(x)
+            y = self.a(self.first(x))
             return self.head((y.relu_() if self.in_place else y.relu()).mean((2, 3)))
 
     one, other = (Explainer(Wide(in_place).eval()).explain(IMAGES, "grad_cam", target=1) for in_place in (False, True))
@@ -235,3 +252,34 @@ def test_very_deep_networks():
         IMAGES[:1], ["saliency", "guided_backprop", "activations"], target=1, layer="0.999"
     )
     assert np.isfinite(found["saliency"].values).all()
+
+
+def test_a_model_that_changes_its_input():
+    class Normalising(nn.Module):
+        def __init__(self, in_place):
+            super().__init__()
+            torch.manual_seed(1)
+            self.a, self.head, self.in_place = nn.Conv2d(3, 6, 3, padding=1), nn.Linear(6, 3), in_place
+
+        def forward(self, x):
+            if self.in_place:
+                x -= 0.5
+                x.relu_()
+            else:
+                x = (x - 0.5).relu()
+            return self.head(self.a(x).tanh().mean((2, 3)))
+
+    @seewhy.register("test_input")
+    class Input(seewhy.Method):
+        """The input times its gradient, as the record has it."""
+
+        needs = seewhy.Needs(input_gradient="plain")
+
+        def compute(self, record):
+            return record.input * record.input_gradient
+
+    images = IMAGES.clone()
+    for method in ("saliency", "test_input", "grad_cam", "activations"):
+        one, other = (Explainer(Normalising(i).eval()).explain(images, method, target=1).values for i in (False, True))
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-8)
+    assert torch.equal(images, IMAGES)

@@ -111,6 +111,7 @@ class Observer:
         self._names = {module: name for name, module in model.named_modules() if name}
         self._handles: list[RemovableHandle] = []
         self._recording = True
+        self._own: set[nn.Module] = set()  # modules whose output got a graph node of its own
         self._calls: Counter[nn.Module] = Counter()
         self._seen: list[tuple[Call, tuple[int, ...], str]] = []
         self._candidates: list[tuple[Call, Captured]] = []
@@ -130,9 +131,10 @@ class Observer:
     def _finished(self, module: nn.Module, args: Any, output: Any) -> Any:
         """Called after each module's forward; in the backward pass too, where a checkpoint computes again."""
         tensor = next(tensors(output), None)
-        if not self._recording:
-            again = self._gradients and module in self._wanted and tensor is not None
-            return with_first_tensor(output, _own_node(tensor)[0]) if again and tensor is not None else None
+        if not self._recording:  # it must build the same graph again
+            return (
+                with_first_tensor(output, _own_node(tensor)[0]) if tensor is not None and module in self._own else None
+            )
         self._calls[module] += 1
         if tensor is None or not tensor.is_floating_point():
             return None
@@ -156,7 +158,7 @@ class Observer:
         """Capture the output if it is wanted or a candidate; gives what the model goes on with."""
         if wanted := [w for w in self._wanted.get(call.module, ()) if w.call in (None, call.number)]:
             value = output.detach().clone()
-            goes_on, edge = _own_node(output) if self._gradients else (output, None)
+            goes_on, edge = self._own_node(call, output) if self._gradients else (output, None)
             self.captured += [Captured(layer.label, layout, edge, value, relu=layer.relu) for layer in wanted]
             return goes_on
         if self._choose and layout and is_candidate(call.module, layout) and not _hands_through(call, args, output):
@@ -169,11 +171,15 @@ class Observer:
         if self._gradients and output.requires_grad:
             edge = get_gradient_edge(output)
         elif self._gradients:
-            goes_on, edge = _own_node(output)
+            goes_on, edge = self._own_node(call, output)
         copied = output.numel() <= self._limit or output.is_inference()
         value, version = (output.detach().clone(), None) if copied else (output, output._version)
         self._candidates.append((call, Captured(call.name, layout, edge, value, version)))
         return goes_on
+
+    def _own_node(self, call: Call, output: Tensor) -> tuple[Tensor, GradientEdge]:
+        self._own.add(call.module)
+        return _own_node(output)
 
     def finish(self) -> None:
         """End the recording when the forward pass is over, and check that each wanted layer ran as named."""
