@@ -41,6 +41,8 @@ BLOCK, CONV = nn.Sequential(), nn.Conv2d(3, 8, 1)
         # (N, heads, tokens, d) looks like NCHW
         ((224, 224), [(CONV, (2, 192, 8, 8)), (BLOCK, (2, 3, 64, 64))], None),
         ((224, 224), [(CONV, (2, 768, 14, 14)), (BLOCK, (2, 12, 197, 64))], None),
+        ((224, 224), [(CONV, (2, 24, 56, 56)), (BLOCK, (2, 197, 384)), (BLOCK, (2, 6, 197, 197))], None),
+        ((224, 224), [(CONV, (2, 24, 56, 56)), (BLOCK, (2, 197, 384))], Layout("tokens", (14, 14), 1)),
         # windows: the first dimension is not the batch
         ((224, 224), [(CONV, (2, 96, 56, 56)), (BLOCK, (128, 49, 96))], None),
         ((224, 224), [(CONV, (2, 256, 14, 14)), (BLOCK, (2, 100, 256))], None),

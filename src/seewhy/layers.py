@@ -174,6 +174,7 @@ class Layouts:
     def __init__(self, batch: int, size: Grid) -> None:
         self._batch, self._size = batch, size
         self._grids: list[Grid] = []
+        self._sequences: set[int] = set()
         self._certain: dict[tuple[int, ...], set[str]] = {}
 
     def see(self, module: nn.Module, output: Tensor) -> Layout | None:
@@ -184,7 +185,11 @@ class Layouts:
         """
         if output.dim() not in (3, 4) or output.shape[0] != self._batch or not output.is_floating_point():
             return None
-        layout = self._of_tokens(output.shape[1]) if output.dim() == 3 else self._of_image(module, tuple(output.shape))
+        if output.dim() == 3:
+            self._sequences.add(output.shape[1])
+            layout = self._of_tokens(output.shape[1])
+        else:
+            layout = self._of_image(module, tuple(output.shape))
         return layout if layout and layout.grid[0] * layout.grid[1] > 1 else None
 
     def _of_image(self, module: nn.Module, shape: tuple[int, ...]) -> Layout | None:
@@ -223,7 +228,9 @@ class Layouts:
 
     def _of_heads(self, tokens: int) -> bool:
         """Whether (N, a, b, c) is (N, heads, tokens, d) of an attention."""
-        return any(h * w > 1 and 0 <= tokens - h * w <= _MOST_PREFIX_TOKENS for h, w in self._grids)
+        return tokens in self._sequences or any(
+            h * w > 1 and 0 <= tokens - h * w <= _MOST_PREFIX_TOKENS for h, w in self._grids
+        )
 
     def _by_precedent(self, shape: tuple[int, ...]) -> Layout:
         names = self._certain.get(shape, set())
@@ -232,9 +239,9 @@ class Layouts:
         return Layout("NCHW", shape[2:]) if "NCHW" in names else Layout("NHWC", shape[1:3])  # type: ignore[arg-type]
 
     def _of_tokens(self, count: int) -> Layout | None:
-        """The known grid that leaves the fewest prefix tokens; or one halved, by patch merging, that leaves none."""
+        """The known grid that leaves the fewest prefix tokens; or one halved, by merging, that leaves one at most."""
         known = self._grids or self._by_aspect(count)
-        halved = [half for grid in known for half in _halvings(grid) if half[0] * half[1] == count]
+        halved = [half for grid in known for half in _halvings(grid) if count - half[0] * half[1] in (0, 1)]
         fits = [(count - h * w, (h, w)) for h, w in [*reversed(known), *halved]]
         fits = [(prefix, (h, w)) for prefix, (h, w) in fits if 0 <= prefix <= min(_MOST_PREFIX_TOKENS, h * w)]
         if not fits:
