@@ -116,8 +116,8 @@ def test_the_graph_starts_at_the_layer():
     assert saved_bytes(method="saliency") > 10 * one_activation
 
 
-def test_a_request_unites_the_rules_plain_first():
+def test_a_request_unites_the_rules():
     needs = [Needs(input_gradient=rule) for rule in ("guided", "plain", "guided", "deconvnet")]
     rules = Request((*needs, Needs(activation=True, gradient=True))).rules
-    assert [rule.name for rule in rules] == ["plain", "guided", "deconvnet"]
+    assert [rule.name for rule in rules] == ["guided", "plain", "deconvnet"]
     assert not Request((Needs(activation=True), Needs(head=True))).gradients

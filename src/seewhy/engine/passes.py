@@ -39,9 +39,8 @@ class Request:
 
     @property
     def rules(self) -> list[BackwardRule]:
-        """The backward rules of the input gradients, plain first, each once."""
-        rules = dict.fromkeys(needs.rule for needs in self.needs if needs.rule)
-        return sorted(rules, key=lambda rule: rule != PLAIN)
+        """The backward rules of the input gradients, each once."""
+        return list(dict.fromkeys(needs.rule for needs in self.needs if needs.rule))
 
     @property
     def gradients(self) -> bool:
@@ -185,13 +184,11 @@ class _Backward:
             raise GradientError(self._explain("The score does not depend on the input"))
         if request.choose:
             found.layers = [self._choose()]
-        rules = request.rules
+        others = [rule for rule in request.rules if rule != PLAIN]
         layers = found.layers if any(needs.gradient for needs in request.needs) else []
-        if rules[:1] == [PLAIN] or layers:
-            self._plain(layers, wants_input=rules[:1] == [PLAIN], retain=any(rule != PLAIN for rule in rules))
-        for rule in rules:
-            if rule != PLAIN:
-                self._under(rule, retain=rule != rules[-1])
+        self._plain(layers, wants_input=PLAIN in request.rules, retain=bool(others))
+        for rule in others:
+            self._under(rule, retain=rule != others[-1])
 
     def _plain(self, layers: list[Captured], *, wants_input: bool, retain: bool) -> None:
         missing = [layer for layer in layers if layer.label not in self._found.layer_gradients]
