@@ -490,3 +490,91 @@ def test_calls_are_independent():
     second = shared().explain(images, "saliency", target=1)
     np.testing.assert_array_equal(first.values, kept)
     np.testing.assert_array_equal(second.values, kept)
+
+
+def dying():
+    """A network whose only ReLU is dead for dark images."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    nn.init.uniform_(model[0].weight, 0.1, 1)
+    nn.init.constant_(model[0].bias, -0.1)
+    return model
+
+
+@pytest.mark.filterwarnings("ignore:.*0 everywhere")
+@pytest.mark.parametrize("batch_size", [1, 2, 3])
+@pytest.mark.parametrize(("method", "layer"), [("saliency", None), ("grad_cam", "0")])
+def test_an_image_without_gradient_is_zeros_whatever_the_batch_size(batch_size, method, layer):
+    images = torch.stack([torch.zeros(3, 8, 10), torch.rand(3, 8, 10), torch.rand(3, 8, 10)])
+    found = Explainer(dying()).explain(images, method, target=1, layer=layer, batch_size=batch_size)
+    assert found.values[1].any() or method == "grad_cam"
+    assert not found.values[0].any()
+    with pytest.raises(SeewhyError, match="No gradient of the score arrives"):
+        Explainer(dying()).explain(images[:1], method, target=1, layer=layer, batch_size=batch_size)
+
+
+def test_a_model_that_runs_differently_for_some_images():
+    class Branching(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(0)
+            self.one, self.two = nn.Conv2d(3, 4, 3), nn.Conv2d(3, 4, 3)
+
+        def forward(self, x):
+            return (self.one if x.mean() > 0.5 else self.two)(x).mean((2, 3))
+
+    images = torch.stack([torch.full((3, 8, 10), 0.9), torch.full((3, 8, 10), 0.1)])
+    for method in ("grad_cam", "cam"):
+        with pytest.raises(SeewhyError, match=r"'two'|'one'"):
+            Explainer(Branching()).explain(images, method, target=1, batch_size=1)
+
+
+def test_the_scores_are_those_with_a_column_for_each_class_name():
+    class Both(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = small_cnn()
+
+        def forward(self, x):
+            return x.mean(3).flatten(1)[:, :7], self.net(x)
+
+    found = Explainer(Both(), class_names=NAMES).explain(tensor(), "saliency", target=1)
+    expected = Explainer(small_cnn()).explain(tensor(), "saliency", target=1)
+    np.testing.assert_array_equal(found.values, expected.values)
+
+
+@pytest.mark.parametrize("names", [np.array(NAMES), tuple(NAMES), dict(enumerate(NAMES))])
+def test_class_names_of_any_sequence(names):
+    assert Explainer(small_cnn(), class_names=names).explain(tensor(1), "cam", target="tiger cat").targets.tolist() == [
+        1
+    ]
+
+
+@pytest.mark.parametrize("arguments", [{"class_names": 3}, {"class_names": {"cat": 0}}, {"output": "logits"}])
+def test_arguments_of_a_wrong_type(arguments):
+    with pytest.raises(TypeError) as caught:
+        Explainer(small_cnn(), **arguments)
+    assert isinstance(caught.value, SeewhyError)
+
+
+def test_an_empty_list_of_layers_and_a_model_without_layers():
+    with pytest.raises(ValueError, match="list of layers is empty"):
+        shared().explain(tensor(), layer=[])
+
+    class Bare(nn.Module):
+        def forward(self, x):
+            return x.mean((2, 3))
+
+    with pytest.raises(SeewhyError, match="No layer of this model has positions"):
+        Explainer(Bare()).explain(tensor(), "grad_cam", target=1)
+
+
+def test_a_target_object_is_checked_like_a_function():
+    class Wrong(seewhy.Target):
+        def score(self, outputs):
+            return outputs[:, :1]
+
+    with pytest.raises(SeewhyError, match=r"'Wrong'.*\(2, 1\)"):
+        shared().explain(tensor(), "saliency", target=Wrong())
+    with pytest.raises(SeewhyError, match="int64"):
+        shared().explain(tensor(), "saliency", target=lambda scores: scores.argmax(1))

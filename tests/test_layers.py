@@ -35,14 +35,24 @@ BLOCK, CONV = nn.Sequential(), nn.Conv2d(3, 8, 1)
         ((224, 224), [(nn.LayerNorm(96), (2, 56, 56, 96))], Layout("NHWC", (56, 56))),
         ((8, 8), [(CONV, (2, 8, 8, 8)), (BLOCK, (2, 8, 8, 8))], Layout("NCHW", (8, 8))),
         ((224, 224), [(CONV, (2, 768, 14, 14)), (BLOCK, (2, 197, 768))], Layout("tokens", (14, 14), 1)),
-        ((224, 320), [(CONV, (2, 768, 14, 20)), (BLOCK, (2, 285, 768))], Layout("tokens", (14, 20), 5)),
-        ((224, 224), [(CONV, (2, 64, 56, 56)), (BLOCK, (2, 784, 128))], Layout("tokens", (28, 28))),
-        ((32, 48), [(BLOCK, (2, 25, 64))], Layout("tokens", (4, 6), 1)),
+        ((224, 320), [(CONV, (2, 768, 14, 20)), (nn.LayerNorm(768), (2, 285, 768))], Layout("tokens", (14, 20), 5)),
+        (
+            (224, 224),
+            [(CONV, (2, 64, 56, 56)), (nn.LayerNorm(128), (2, 784, 128)), (BLOCK, (2, 784, 128))],
+            Layout("tokens", (28, 28)),
+        ),
+        ((32, 48), [(nn.LayerNorm(64), (2, 25, 64)), (BLOCK, (2, 25, 64))], Layout("tokens", (4, 6), 1)),
         # (N, heads, tokens, d) looks like NCHW
         ((224, 224), [(CONV, (2, 192, 8, 8)), (BLOCK, (2, 3, 64, 64))], None),
         ((224, 224), [(CONV, (2, 768, 14, 14)), (BLOCK, (2, 12, 197, 64))], None),
         ((224, 224), [(CONV, (2, 24, 56, 56)), (BLOCK, (2, 197, 384)), (BLOCK, (2, 6, 197, 197))], None),
-        ((224, 224), [(CONV, (2, 24, 56, 56)), (BLOCK, (2, 197, 384))], Layout("tokens", (14, 14), 1)),
+        ((224, 224), [(CONV, (2, 24, 56, 56)), (nn.LayerNorm(384), (2, 197, 384))], Layout("tokens", (14, 14), 1)),
+        # sequences that are no tokens of a grid
+        ((16, 16), [(nn.GRU(3, 8), (2, 16, 8))], None),
+        ((16, 16), [(BLOCK, (2, 16, 8))], None),
+        ((32, 48), [(CONV, (2, 8, 4, 6)), (BLOCK, (2, 29, 8))], None),
+        ((32, 48), [(CONV, (2, 25, 4, 6)), (BLOCK, (2, 25, 24))], None),
+        ((32, 48), [(CONV, (2, 24, 4, 6)), (nn.Conv1d(24, 24, 1), (2, 24, 24))], None),
         # windows: the first dimension is not the batch
         ((224, 224), [(CONV, (2, 96, 56, 56)), (BLOCK, (128, 49, 96))], None),
         ((224, 224), [(CONV, (2, 256, 14, 14)), (BLOCK, (2, 100, 256))], None),

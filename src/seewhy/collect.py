@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 
@@ -11,8 +12,8 @@ from torch import Tensor
 
 from ._version import __version__
 from .engine.capture import Captured
-from .engine.passes import Measured
-from .errors import MethodError, NonFiniteError
+from .engine.passes import Measured, no_gradient
+from .errors import GradientError, LayerError, MethodError, NonFiniteError
 from .explanation import Explanation
 from .methods import Method
 from .targets import Selected, probabilities
@@ -34,6 +35,7 @@ class Collector:
         self._pictures: list[np.ndarray] = []
         self._targets: list[tuple[np.ndarray, list[str], np.ndarray, np.ndarray]] = []
         self._results: dict[_Key, list[tuple[np.ndarray, np.ndarray]]] = {}
+        self._dead: Counter[str] = Counter()  # in how many chunks no image has a gradient there
         self.warnings: dict[str, None] = {}  # in order, each once
 
     def add(self, measured: Measured, pictures: np.ndarray) -> None:
@@ -41,6 +43,7 @@ class Collector:
         self._pictures.append(pictures)
         self._targets.append(self._describe(measured.selected, len(pictures)))
         self.warnings |= dict.fromkeys(measured.warnings)
+        self._dead.update(set(measured.dead))
         for index, method in enumerate(self._methods):
             for layer in measured.layers if method.needs.layer else [None]:
                 name = layer.label if layer else measured.head.layer if method.needs.head and measured.head else None
@@ -62,7 +65,18 @@ class Collector:
     def explanations(
         self, truth: tuple[str, ...] | None, sources: tuple[str | None, ...], provenance: Mapping[str, str]
     ) -> list[Explanation]:
-        """One for each method and layer, over all images."""
+        """One for each method and layer, over all images.
+
+        Raises:
+            GradientError: no image has a gradient where one is needed.
+            LayerError: the model ran so differently that a method fell on several layers.
+        """
+        for where, chunks in self._dead.items():
+            if chunks == len(self._pictures):
+                raise GradientError(
+                    f"{no_gradient(where)}: what the model computes from it there does not change the score, or "
+                    "changes it by exactly 0." + (" Leave layer out to have one chosen." if where else "")
+                )
         self._pictures = [_joined(self._pictures)]
         return [self._explanation(key, truth, sources, provenance) for key in self._results]
 
@@ -70,6 +84,12 @@ class Collector:
         self, key: _Key, truth: tuple[str, ...] | None, sources: tuple[str | None, ...], provenance: Mapping[str, str]
     ) -> Explanation:
         method, layer = self._methods[key[0]], key[1]
+        if len(self._results[key]) < len(self._targets):
+            layers = ", ".join(repr(name) for index, name in self._results if index == key[0])
+            raise LayerError(
+                f"For some of these images {method.label!r} fell on another layer than for others ({layers}): "
+                "the model runs differently for them. Explain them in separate calls."
+            )
         values, maps = (_joined(parts) for parts in zip(*self._results[key], strict=True))
         parts = self._targets if method.needs.score else [self._describe(None, len(maps))]
         targets, names, scores, chances = zip(*parts, strict=True)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Literal, overload
 
@@ -77,12 +79,15 @@ class Explainer:
             raise InputTypeError(f"model must be a torch.nn.Module, not {type(model).__name__}.{hint}")
         if activation not in _ACTIVATIONS:
             raise InputError(f"activation is one of {_ACTIVATIONS}, not {activation!r}.")
+        if output is not None and not callable(output):
+            raise InputTypeError(f"output must be callable, from what the model returns to scores; {output!r} is not.")
         if transform is not None and not callable(transform):
             raise InputTypeError(f"transform must be callable, from a PIL image to a tensor; {transform!r} is not.")
         self.model = model
         self._inner = unwrap(model)
         self._preprocessing = resolve_preprocessing(model, transform)
         self._names = _class_names(class_names)
+        self._classes = None if isinstance(class_names, Mapping) else len(self._names) or None
         self._device = None if device is None else torch.device(device)
         _device(self._inner, self._device)
         self._output, self._activation = output, activation
@@ -158,6 +163,8 @@ class Explainer:
         """
         methods = make_methods(method, options)
         layers = None if layer is None else tuple(dict.fromkeys(find_layers(self._inner, layer)))
+        if layers == ():
+            raise InputError("The list of layers is empty: name at least one, or leave layer out.")
         images = gather(inputs)
         targets = find_targets(target, len(images), self._names)
         truths = self._true_names(truth, len(images))
@@ -165,8 +172,11 @@ class Explainer:
         with borrowed(self._inner):
             for start, stop in _chunks(len(images), batch_size):
                 batch, pictures = self._load(images, start, stop)
-                scoring = Scoring(targets[start:stop], self._output)
-                found.add(self._measure(methods, layers, batch, scoring), pictures)
+                scoring = Scoring(targets[start:stop], self._output, self._classes)
+                measured = self._measure(methods, layers, batch, scoring)
+                found.add(measured, pictures)
+                if measured.layers and layers is None:  # chosen once for the call
+                    layers = tuple(find_layers(self._inner, measured.layers[0].label))
         explanations = found.explanations(truths, images.sources, {"model": type(self._inner).__name__})
         for message in found.warnings:
             warn(message)
@@ -192,7 +202,7 @@ class Explainer:
         with borrowed(self._inner), torch.no_grad():
             for start, stop in _chunks(len(images), batch_size):
                 batch, _ = self._load(images, start, stop)
-                outputs = read_outputs(run(self._inner, batch), stop - start, self._output)
+                outputs = read_outputs(run(self._inner, batch), stop - start, self._output, self._classes)
                 self._check_logits(outputs)
                 predictions += self._predictions(probabilities(outputs, self._activation).cpu(), top)
         return predictions
@@ -218,7 +228,7 @@ class Explainer:
         needs = Needs(activation=True, gradient=True)
         with borrowed(self._inner):
             batch, _ = self._load(images, 0, 1)
-            scoring = Scoring(find_targets(None, 1, self._names), self._output)
+            scoring = Scoring(find_targets(None, 1, self._names), self._output, self._classes)
             try:
                 measured = measure(self._inner, batch, Request((needs,), choose=True), scoring)
             except (GradientError, ModelError, LayerError):  # no score to choose by; the layers are there all the same
@@ -250,13 +260,19 @@ class Explainer:
 
     def _measure_chosen(self, needs: tuple[Needs, ...], batch: Tensor, scoring: Scoring) -> Measured:
         kind = (tuple(batch.shape[1:]), any(n.gradient for n in needs), scoring.kind)
+        before: Measured | None = None
         if kind in self._chosen:
             remembered = tuple(find_layers(self._inner, self._chosen[kind]))
-            try:
-                return measure(self._inner, batch, Request(needs, remembered), scoring)
-            except (GradientError, LayerError):  # no gradient there this time, or it did not run: choose again
-                pass
-        measured = measure(self._inner, batch, Request(needs, choose=True), scoring)
+            with suppress(GradientError, LayerError):  # it did not run, or nothing leads there this time
+                before = measure(self._inner, batch, Request(needs, remembered), scoring)
+        if before and self._chosen[kind] not in before.dead:
+            return before
+        try:
+            measured = measure(self._inner, batch, Request(needs, choose=True), scoring)
+        except GradientError:
+            if before is None:
+                raise
+            return before  # these images have no gradient at any layer
         self._chosen[kind] = measured.layers[0].label
         return measured
 
@@ -279,10 +295,14 @@ class Explainer:
 
 
 def _class_names(names: Sequence[str] | Mapping[int, str] | None) -> dict[int, str]:
-    if isinstance(names, str):
-        raise InputTypeError("class_names is a sequence of names or {index: name}, not one string.")
-    pairs = names.items() if isinstance(names, Mapping) else enumerate(names or ())
-    return {int(index): str(name) for index, name in pairs}
+    try:
+        if isinstance(names, str):
+            raise TypeError
+        pairs = names.items() if isinstance(names, Mapping) else enumerate(() if names is None else names)
+        return {operator.index(index): str(name) for index, name in pairs}
+    except TypeError:
+        given = "one string" if isinstance(names, str) else type(names).__name__
+        raise InputTypeError(f"class_names is a sequence of names or {{index: name}}, not {given}.") from None
 
 
 def _device(model: nn.Module, wanted: torch.device | None) -> torch.device | None:

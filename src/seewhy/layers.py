@@ -17,6 +17,7 @@ _CHANNELS_FIRST = (
 )  # fmt: skip
 TELLING = (*_CHANNELS_FIRST, nn.LayerNorm)  # modules whose output tells grids and layouts to those after them
 _RESAMPLING = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
+_SEQUENTIAL = (nn.RNNBase, nn.Conv1d, nn.BatchNorm1d, nn.MaxPool1d, nn.AvgPool1d)  # of signals, not of tokens
 _POINTWISE = (nn.Linear, nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d)
 _MOST_PREFIX_TOKENS = 16
 Grid = tuple[int, int]
@@ -76,11 +77,17 @@ class LayerTable(list[LayerInfo]):
 def unwrap(model: nn.Module) -> nn.Module:
     """The module inside DataParallel, DistributedDataParallel and torch.compile wrappers."""
     while True:
-        wrapped = isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel)
-        inner = model.module if wrapped else getattr(model, "_orig_mod", None)
-        if not isinstance(inner, nn.Module):
+        if isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+            model = model.module
+        elif is_compiled(model):
+            model = model._orig_mod  # type: ignore[assignment]
+        else:
             return model
-        model = inner
+
+
+def is_compiled(module: nn.Module) -> bool:
+    """Whether this is what ``torch.compile(module)`` returns; without importing the compiler."""
+    return (type(module).__name__, type(module).__module__) == ("OptimizedModule", "torch._dynamo.eval_frame")
 
 
 def find_layers(model: nn.Module, layer: Any) -> list[Layer]:
@@ -110,7 +117,7 @@ def _find_by_name(model: nn.Module, label: str) -> Layer:
         children = ", ".join(child for child, _ in model.named_children())
         raise UnknownNameError(f"The model has no layer {name!r}.{close_matches(name, modules)} "
                                f"Its children: {children}. explainer.layers() lists all.")  # fmt: skip
-    if call and (not call.isdigit() or int(call) < 1):
+    if call and (not call.isdecimal() or int(call) < 1):
         raise UnknownNameError(f"{label!r}: after '#' comes the number of the call, from 1, as in '{name}#2'.")
     return Layer(name, modules[name], int(call) if call else None, bool(plus))
 
@@ -138,7 +145,12 @@ def with_first_tensor(value: Any, tensor: Tensor) -> Any:
         changed[key] = replaced
         return changed
     parts = [replaced if i == key else v for i, v in enumerate(value)]
-    return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
+    if type(value) in (tuple, list):
+        return type(value)(parts)
+    try:
+        return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
+    except TypeError:  # a type of the model's own; it goes on with the tensor that it gave
+        return value
 
 
 @dataclass(frozen=True)
@@ -168,41 +180,48 @@ class Layouts:
     """Works out the layout of each module's output while the model runs on an input of ``(H, W)`` = `size`.
 
     It keeps what is certain so far: the grids that convolutions and their like gave (among them the patch embedding
-    of a transformer), and which layouts were certain for a shape.
+    of a transformer), which layouts were certain for a shape, and which sequences were normalised as tokens are.
     """
 
-    def __init__(self, batch: int, size: Grid) -> None:
-        self._batch, self._size = batch, size
+    def __init__(self, batch: int, size: Grid, *, tokens_first: bool = False) -> None:
+        self._batch, self._size, self._tokens_first = batch, size, tokens_first
         self._grids: list[Grid] = []
-        self._sequences: set[int] = set()
         self._certain: dict[tuple[int, ...], set[str]] = {}
+        self._sequences: set[int] = set()
+        self._normed: set[tuple[int, ...]] = set()
+
+    def tell(self, module: nn.Module, shape: tuple[int, ...]) -> None:
+        """Learn from what `module` returned, if its type says what that is."""
+        if len(shape) not in (3, 4) or shape[0] != self._batch:
+            return
+        if len(shape) == 4 and isinstance(module, _CHANNELS_FIRST):
+            self._learn(Layout("NCHW", (shape[2], shape[3])), shape)
+        elif getattr(module, "normalized_shape", None) == (shape[-1],):
+            if len(shape) == 3:
+                self._normed.add(shape[1:])
+            elif self._fit((shape[1], shape[2])):
+                self._learn(Layout("NHWC", (shape[1], shape[2])), shape)
 
     def see(self, module: nn.Module, output: Tensor) -> Layout | None:
         """The layout of `output`, which `module` just returned; None where it has no positions.
 
         Raises:
-            LayerError: channels first and channels last fit equally well.
+            LayerError: two layouts fit equally well.
         """
-        if output.dim() not in (3, 4) or output.shape[0] != self._batch or not output.is_floating_point():
+        shape = tuple(output.shape)
+        self.tell(module, shape)
+        if len(shape) not in (3, 4) or shape[0] != self._batch or not output.is_floating_point():
             return None
-        if output.dim() == 3:
-            self._sequences.add(output.shape[1])
-            layout = self._of_tokens(output.shape[1])
-        else:
-            layout = self._of_image(module, tuple(output.shape))
+        layout = self._of_sequence(module, shape) if len(shape) == 3 else self._of_image(module, shape)
         return layout if layout and layout.grid[0] * layout.grid[1] > 1 else None
 
     def _of_image(self, module: nn.Module, shape: tuple[int, ...]) -> Layout | None:
         _, a, b, c = shape
-        certain = None
         if isinstance(module, _CHANNELS_FIRST):
-            certain = Layout("NCHW", (b, c))
-        elif isinstance(module, nn.LayerNorm) and module.normalized_shape == (c,) and self._fit((a, b)):
-            certain = Layout("NHWC", (a, b))
-        if certain:
-            self._learn(certain, shape)
-            return certain
+            return Layout("NCHW", (b, c))
         first, last = self._fit((b, c)), self._fit((a, b))
+        if isinstance(module, nn.LayerNorm) and module.normalized_shape == (c,) and last:
+            return Layout("NHWC", (a, b))
         if max(first, last) < 2 and self._of_heads(b):
             return None
         if first == last != 0:
@@ -238,12 +257,23 @@ class Layouts:
             raise LayerError(f"The layout of an output of shape {shape} is ambiguous: channels first or last?")
         return Layout("NCHW", shape[2:]) if "NCHW" in names else Layout("NHWC", shape[1:3])  # type: ignore[arg-type]
 
-    def _of_tokens(self, count: int) -> Layout | None:
-        """The known grid that leaves the fewest prefix tokens; or one halved, by merging, that leaves one at most."""
-        known = self._grids or self._by_aspect(count)
-        halved = [half for grid in known for half in _halvings(grid) if count - half[0] * half[1] in (0, 1)]
-        fits = [(count - h * w, (h, w)) for h, w in [*reversed(known), *halved]]
-        fits = [(prefix, (h, w)) for prefix, (h, w) in fits if 0 <= prefix <= min(_MOST_PREFIX_TOKENS, h * w)]
+    def _of_sequence(self, module: nn.Module, shape: tuple[int, ...]) -> Layout | None:
+        """Tokens of a known grid after at most one other; of any likely grid if they were normalised as tokens are."""
+        _, count, width = shape
+        self._sequences.add(count)
+        if isinstance(module, _SEQUENTIAL):
+            return None
+        normed = (count, width) in self._normed
+        if not normed and width in {h * w for h, w in self._grids}:
+            return None  # (N, C, positions), as token-mixing layers have it
+        if self._tokens_first and count == self._batch:
+            raise LayerError(f"The layout of an output of shape {shape} is ambiguous: batch or tokens first?")
+        grids = list(reversed(self._grids))
+        if normed:
+            grids = grids or self._by_aspect(count)
+            grids += [half for grid in grids for half in _halvings(grid) if count - half[0] * half[1] in (0, 1)]
+        most = _MOST_PREFIX_TOKENS if normed else 1
+        fits = [(count - h * w, (h, w)) for h, w in grids if 0 <= count - h * w <= min(most, h * w)]
         if not fits:
             return None
         prefix, grid = min(fits, key=lambda fit: fit[0])

@@ -12,7 +12,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .errors import InputTypeError, ModelError, NonFiniteError, TargetError, TargetIndexError, UnknownNameError
+from .errors import (
+    GradientError,
+    InputTypeError,
+    ModelError,
+    NonFiniteError,
+    TargetError,
+    TargetIndexError,
+    UnknownNameError,
+)
 from .errors import close_matches as offer
 from .layers import tensors
 
@@ -67,13 +75,8 @@ class FunctionTarget(Target):
     function: Callable[[Tensor], Tensor]
 
     def score(self, outputs: Tensor) -> Tensor:
-        """What the function gives, checked to be one number per image."""
-        result = self.function(outputs)
-        if not isinstance(result, Tensor) or result.shape != outputs.shape[:1]:
-            given = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__
-            raise TargetError(f"The target {self.name!r} must turn scores {tuple(outputs.shape)} into one number per "
-                              f"image, ({len(outputs)},), and gave {given}.")  # fmt: skip
-        return result
+        """What the function gives."""
+        return self.function(outputs)
 
     @property
     def name(self) -> str:
@@ -109,10 +112,10 @@ def select(targets: Sequence[Target], outputs: Tensor) -> Selected:
         TargetIndexError: there is no such class.
     """
     if all(target is targets[0] for target in targets):
-        scores, classes = targets[0].score(outputs), targets[0].classes(outputs)
+        scores, classes = _score(targets[0], outputs), targets[0].classes(outputs)
     else:
         rows = list(zip(targets, torch.split(outputs, 1), strict=True))
-        scores = torch.cat([target.score(row) for target, row in rows])
+        scores = torch.cat([_score(target, row) for target, row in rows])
         classes = torch.cat([target.classes(row) for target, row in rows])
     finite = scores.detach().isfinite()
     if not finite.all():
@@ -122,12 +125,31 @@ def select(targets: Sequence[Target], outputs: Tensor) -> Selected:
     return Selected(outputs, scores, classes, tuple(target.name for target in targets))
 
 
+def _score(target: Target, outputs: Tensor) -> Tensor:
+    """The target's score, checked to be one number per image."""
+    result = target.score(outputs)
+    if not isinstance(result, Tensor) or result.shape != outputs.shape[:1] or not result.is_floating_point():
+        given = f"{result.dtype} {tuple(result.shape)}" if isinstance(result, Tensor) else type(result).__name__
+        raise TargetError(
+            f"The target {target.name!r} must turn scores {tuple(outputs.shape)} into one number per image, "
+            f"({len(outputs)},), and gave {given}."
+        )
+    return result
+
+
 @dataclass(frozen=True)
 class Scoring:
-    """How n images are scored: `targets` has one for each, `pick` takes the scores out of the model's output."""
+    """How n images are scored.
+
+    Attributes:
+        targets: one for each image.
+        pick: takes the scores out of the model's output.
+        classes: how many classes the user named, to know the scores among other tensors; None if unknown.
+    """
 
     targets: Sequence[Target]
     pick: Callable[[Any], Tensor] | None = None
+    classes: int | None = None
 
     @property
     def kind(self) -> frozenset[Any]:
@@ -137,13 +159,16 @@ class Scoring:
 
     def read(self, raw: Any) -> Selected:
         """The targets' scores in what the model returned."""
-        return select(self.targets, read_outputs(raw, len(self.targets), self.pick))
+        return select(self.targets, read_outputs(raw, len(self.targets), self.pick, self.classes))
 
     def gradient(self, outputs: Tensor) -> Tensor:
         """dS/d outputs, ``(n, K)``."""
         with torch.enable_grad():
-            outputs = outputs.detach().requires_grad_()
-            (gradient,) = torch.autograd.grad(select(self.targets, outputs).scores.sum(), outputs)
+            outputs = outputs.detach().clone().requires_grad_()
+            scores = select(self.targets, outputs).scores
+            if not scores.requires_grad:
+                raise GradientError("The target does not depend on the model's scores in a way that has a gradient.")
+            (gradient,) = torch.autograd.grad(scores.sum(), outputs)
         return gradient
 
 
@@ -211,16 +236,19 @@ def _parts(name: str) -> list[str]:
     return [part.strip().casefold() for part in name.split(",")]
 
 
-def read_outputs(raw: Any, count: int, pick: Callable[[Any], Tensor] | None = None) -> Tensor:
+def read_outputs(
+    raw: Any, count: int, pick: Callable[[Any], Tensor] | None = None, classes: int | None = None
+) -> Tensor:
     """The scores ``(n, K)`` in what a model returned for `count` images.
 
     Understood: a tensor ``(n, K)`` or ``(n,)``; the first such tensor of a tuple or list; the ``logits`` or ``out`` of
-    a mapping or Hugging Face output. `pick` (``Explainer(output=...)``) takes them out of anything else.
+    a mapping or Hugging Face output; of several, that with a column for each of the `classes` that are named.
+    `pick` (``Explainer(output=...)``) takes them out of anything else.
 
     Raises:
         ModelError: no scores are found, or their first dimension is not the batch.
     """
-    scores = _first_scores(raw) if pick is None else pick(raw)
+    scores = _first_scores(raw, count, classes) if pick is None else pick(raw)
     if not isinstance(scores, Tensor) or not scores.is_floating_point():
         given = f"{scores.dtype} tensor" if isinstance(scores, Tensor) else type(raw).__name__
         raise ModelError(f"No scores are found in the model's output, a {given}. Pass Explainer(model, output=...): "
@@ -229,20 +257,22 @@ def read_outputs(raw: Any, count: int, pick: Callable[[Any], Tensor] | None = No
     if not shape or shape[0] != count:
         raise ModelError(f"The model returned scores of shape {shape} for {count} image{'s' * (count != 1)}: the first "
                          "dimension is not the batch. Pass Explainer(model, output=...) to pick (N, K).")  # fmt: skip
-    if scores.dim() > 2 and math.prod(shape[2:]) != 1:
+    if 0 in shape or (scores.dim() > 2 and math.prod(shape[2:]) != 1):
         raise ModelError(f"The model returned an output of shape {shape}, not scores (N, K). "
                          "Pass Explainer(model, output=...) to turn it into scores.")  # fmt: skip
     return scores.reshape(count, -1)
 
 
-def _first_scores(raw: Any) -> Any:
+def _first_scores(raw: Any, count: int, classes: int | None) -> Any:
     if isinstance(raw, Mapping):
         key = next((k for k in _PREFERRED_KEYS if isinstance(raw.get(k), Tensor)), None)
         if key is not None:
             return raw[key]
     found = list(tensors(raw))
     floating = [t for t in found if t.is_floating_point() and t.dim()]
-    return next(iter([*floating, *found]), None)
+    scores = [t for t in floating if t.dim() <= 2 and len(t) == count]
+    named = [t for t in scores if t.dim() == 2 and t.shape[1] == classes]
+    return next(iter([*named, *scores, *floating, *found]), None)
 
 
 def probabilities(outputs: Tensor, activation: str | None) -> Tensor:

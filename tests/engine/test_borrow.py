@@ -252,3 +252,100 @@ def test_a_thousand_explanations_do_not_grow_memory():
     after, objects_after = work(900)
     assert after - before < 8 * 2**20
     assert objects_after - objects_before < 200
+
+
+def test_models_that_share_a_module_take_turns():
+    """Two heads on one body, in two threads: the body's flags come back, and both are right."""
+    body = small_cnn().train()
+    models = [nn.Sequential(body, nn.Linear(5, 4)).train() for _ in range(2)]
+    expected = [Explainer(model).explain(images(), SET[:3], target=1) for model in models]
+    errors = []
+
+    def work(model, right):
+        try:
+            for _ in range(10):
+                for key, explanation in Explainer(model).explain(images(), SET[:3], target=1).items():
+                    np.testing.assert_array_equal(explanation.values, right[key].values)
+        except Exception as error:
+            errors.append(error)
+
+    with unchanged(models[0]), unchanged(models[1]):
+        threads = [threading.Thread(target=work, args=pair) for pair in zip(models, expected, strict=True)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert not errors
+
+
+def test_a_model_may_be_explained_while_it_is_explained():
+    model = small_cnn()
+    inner = []
+
+    def target(scores):
+        inner.append(Explainer(model).explain(images(), "grad_cam", target=1))
+        return scores[:, 1]
+
+    with unchanged(model):
+        outer = Explainer(model).explain(images(), "grad_cam", target=target)
+    np.testing.assert_allclose(outer.values, inner[0].values, rtol=1e-6)
+
+
+def test_lazy_layers_that_never_ran_are_refused():
+    model = nn.Sequential(nn.LazyConv2d(4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    with pytest.raises(SeewhyError, match="run it once"):
+        Explainer(model).explain(images(), "saliency", target=1)
+
+
+def test_a_buffer_that_is_resized_comes_back():
+    class Growing(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = small_cnn()
+            self.register_buffer("seen", torch.zeros(1))
+
+        def forward(self, x):
+            self.seen.resize_(5)
+            return self.net(x)
+
+    model = Growing()
+    with unchanged(model):
+        Explainer(model).explain(images(), "saliency", target=1)
+
+
+def test_a_compiled_child_runs_as_it_was_written():
+    model, plain = small_cnn(), small_cnn()
+    model.body = torch.compile(model.body, backend="eager")
+    for method in ("guided_backprop", "saliency"):
+        expected = Explainer(plain).explain(images(), method, target=1).values
+        np.testing.assert_array_equal(Explainer(model).explain(images(), method, target=1).values, expected)
+
+
+def test_only_compile_wrappers_are_looked_through():
+    class Negated(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self._orig_mod = small_cnn()
+
+        def forward(self, x):
+            return -self._orig_mod(x)
+
+    one, other = (Explainer(m).explain(images(), "saliency", target=1).values for m in (Negated(), small_cnn()))
+    np.testing.assert_allclose(one, -other, rtol=1e-6)
+
+
+def test_a_reentrant_checkpoint_is_refused_by_name():
+    from torch.utils.checkpoint import checkpoint
+
+    class Reentrant(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = small_cnn()
+
+        def forward(self, x):
+            return checkpoint(self.net, x, use_reentrant=True)
+
+    model = Reentrant()
+    for method in ("saliency", "guided_backprop"):
+        with unchanged(model), pytest.raises(SeewhyError, match="reentrant"):
+            Explainer(model).explain(images(), method, target=1)

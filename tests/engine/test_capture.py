@@ -283,3 +283,117 @@ def test_a_model_that_changes_its_input():
         one, other = (Explainer(Normalising(i).eval()).explain(images, method, target=1).values for i in (False, True))
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-8)
     assert torch.equal(images, IMAGES)
+
+
+class Mixed(nn.Module):
+    """Uses one output twice: as the module returned it, and by `other`, another way to the same tensor."""
+
+    def __init__(self, inner, first, other):
+        super().__init__()
+        torch.manual_seed(1)
+        self.inner, self.head, self.first, self.other = inner, nn.Linear(6, 3), first, other
+
+    def forward(self, x):
+        out = self.inner(x)
+        y, z = self.first(self, out), self.other(self, out)
+        return self.head((y.tanh() + 3 * z.sigmoid()).mean((2, 3)))
+
+
+class Pair(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a, self.kept = nn.Conv2d(3, 6, 3, padding=1), None
+
+    def forward(self, x):
+        y = self.a(x)
+        self.kept = [y]
+        return y, y
+
+
+@pytest.mark.parametrize(
+    "other", [lambda net, out: out[1], lambda net, out: net.inner.kept[0]], ids=["second", "kept by the module"]
+)
+@pytest.mark.parametrize("layer", ["inner", "inner.a"])
+def test_no_use_of_a_captured_output_is_missed(other, layer):
+    def reference(model):
+        """Without any capture: the two uses of one tensor, by hand."""
+        y = model.inner.a(IMAGES).detach().requires_grad_()
+        score = model.head((y.tanh() + 3 * y.sigmoid()).mean((2, 3)))[:, 1].sum()
+        (gradient,) = torch.autograd.grad(score, y)
+        return (gradient.mean((2, 3), keepdim=True) * y).sum(1).relu().detach().numpy()
+
+    torch.manual_seed(0)
+    model = Mixed(Pair(), lambda net, out: out[0], other).eval()
+    found = Explainer(model).explain(IMAGES, "grad_cam", target=1, layer=layer)
+    np.testing.assert_allclose(found.values, reference(model), rtol=1e-5, atol=1e-8)
+
+
+def test_a_hook_of_the_users_that_stashes_an_output():
+    torch.manual_seed(0)
+    model, stash = Net(lambda net, y: net.b(y).tanh() + stash[-1]).eval(), []
+    model.a.register_forward_hook(lambda module, args, output: stash.append(output))
+    found = Explainer(model).explain(IMAGES, "grad_cam", target=1, layer="a")
+    plain = Explainer(Net(lambda net, y: net.b(y).tanh() + y).eval()).explain(IMAGES, "grad_cam", target=1, layer="a")
+    np.testing.assert_allclose(found.values, plain.values, rtol=1e-5, atol=1e-8)
+
+
+def test_an_in_place_module_whose_result_is_dropped():
+    class Dropped(nn.Module):
+        def __init__(self, dropped):
+            super().__init__()
+            torch.manual_seed(1)
+            self.a, self.act, self.head = nn.Conv2d(3, 6, 3, padding=1), nn.ReLU(inplace=True), nn.Linear(6, 3)
+            self.dropped = dropped
+
+        def forward(self, x):
+            y = self.a(x)
+            z = self.act(y)
+            return self.head((y if self.dropped else z).mean((2, 3)))
+
+    one, other = (
+        Explainer(Dropped(dropped).eval()).explain(IMAGES, ["saliency", "grad_cam"], target=1, layer="act")
+        for dropped in (False, True)
+    )
+    for key in one:
+        np.testing.assert_allclose(one[key].values, other[key].values, rtol=1e-6)
+
+
+def test_a_parameter_that_a_module_returns_is_not_changed():
+    class Table(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("table", torch.rand(2, 6, 12, 16))
+
+        def forward(self, x):
+            return self.table
+
+    model = Net(lambda net, y: net.same(y) * net.extra(y)).eval()
+    model.extra = Table()
+    with unchanged(model):
+        Explainer(model).explain(IMAGES, "grad_cam", target=1, layer="extra")
+    assert not model.extra.table.requires_grad
+
+
+def test_the_automatic_layer_of_a_backbone_that_returns_its_features_is_the_deepest():
+    class Backbone(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.one, self.two = nn.Conv2d(3, 6, 3, 2, 1), nn.Conv2d(6, 6, 3, 2, 1)
+
+        def forward(self, x):
+            y = self.one(x)
+            return [y, self.two(y)]
+
+    torch.manual_seed(0)
+    model = Mixed(Backbone(), lambda net, out: out[-1], lambda net, out: out[-1]).eval()
+    for method in ("grad_cam", "activations"):
+        assert Explainer(model).explain(IMAGES, method, target=1).layer == "inner.two"
+
+
+def test_results_come_in_the_order_asked():
+    model = Twice().eval()
+    assert list(Explainer(model).explain(IMAGES, "activations", layer=["a#2", "head", "a#1"])) == [
+        ("activations", "a#2"),
+        ("activations", "head"),
+        ("activations", "a#1"),
+    ]

@@ -156,3 +156,50 @@ def test_another_layer_is_refused_and_its_own_is_fine():
     with unchanged(net), pytest.raises(SeewhyError, match=r"'body'.*not at 'body.0'"):
         Explainer(net).explain(IMAGES, "cam", target=1, layer="body.0")
     assert Explainer(net).explain(IMAGES, "cam", target=1, layer="body").layer == "body"
+
+
+def test_a_linear_layer_that_is_not_linear_with_its_weights_is_refused():
+    class Normalised(nn.Linear):
+        def forward(self, x):
+            return F.linear(x, F.normalize(self.weight), self.bias)
+
+    net = Net(head=Normalised(6, 4))
+    nn.init.constant_(net.head.bias, 300)
+    with pytest.raises(SeewhyError, match="grad_cam"):
+        Explainer(net).explain(IMAGES, "cam", target=1)
+
+
+def test_a_functional_relu_before_a_pointwise_convolution():
+    class Late(Convolutional):
+        def forward(self, x):
+            return self.conv(self.body(x).relu()).mean((2, 3))
+
+    net = Late(False)
+    check(net, net.body(IMAGES).relu(), net.conv.weight.flatten(1), net.conv.bias, "body+relu")
+
+
+def test_half_precision_with_scores_in_float():
+    class Floating(Net):
+        def forward(self, x):
+            return super().forward(x).float()
+
+    exact = Explainer(Net()).explain(IMAGES, "cam", target=1).values
+    found = Explainer(Floating().bfloat16()).explain(IMAGES, "cam", target=1).values
+    np.testing.assert_allclose(found, exact, atol=0.05 * np.abs(exact).max())
+
+
+def test_a_method_cannot_change_the_heads_weights():
+    import seewhy
+
+    class Spoiling(seewhy.Method):
+        """Writes over what it was given."""
+
+        needs = seewhy.Needs(head=True)
+
+        def compute(self, record):
+            record.head.weight.zero_()
+            return record.head.activation.sum(1)
+
+    net = Net()
+    with unchanged(net):
+        Explainer(net).explain(IMAGES, Spoiling(name="spoiling"), target=1)

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import random
 import threading
-import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from ..errors import ModelError
+from ..layers import is_compiled
 
-_locks: weakref.WeakKeyDictionary[nn.Module, threading.RLock] = weakref.WeakKeyDictionary()
-_locks_guard = threading.Lock()
+_borrowers: dict[nn.Module, int] = {}  # which thread has a module now; models may share modules
+_returned = threading.Condition()
 
 
 @contextmanager
@@ -27,11 +28,13 @@ def borrowed(model: nn.Module) -> Iterator[None]:
     module's training flag, each parameter's ``requires_grad``, buffers and random states are as before.
     """
     with ExitStack() as stack:
-        stack.enter_context(_lock(model))
+        modules = list(model.modules())
+        stack.enter_context(_alone(modules))
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
-        modules, parameters = list(model.modules()), list(model.parameters())
-        if any(module._compiled_call_impl for module in modules):  # compiled code shows autograd no activations
+        parameters = list(dict.fromkeys(p for m in modules for p in m._parameters.values() if p is not None))
+        _refuse(model, parameters)
+        if any(m._compiled_call_impl or is_compiled(m) for m in modules):  # compiled code shows autograd no activations
             stack.enter_context(torch.compiler.set_stance("force_eager"))
         stack.enter_context(_random_states(parameters))
         stack.enter_context(_buffers(modules))
@@ -40,9 +43,21 @@ def borrowed(model: nn.Module) -> Iterator[None]:
         yield
 
 
-def _lock(model: nn.Module) -> threading.RLock:
-    with _locks_guard:
-        return _locks.setdefault(model, threading.RLock())
+@contextmanager
+def _alone(modules: Sequence[nn.Module]) -> Iterator[None]:
+    """Wait until no other thread has any of `modules`, and keep them for this one; it may borrow them again inside."""
+    me = threading.get_ident()
+    with _returned:
+        _returned.wait_for(lambda: all(_borrowers.get(module, me) == me for module in modules))
+        taken = [module for module in modules if module not in _borrowers]
+        _borrowers.update(dict.fromkeys(taken, me))
+    try:
+        yield
+    finally:
+        with _returned:
+            for module in taken:
+                del _borrowers[module]
+            _returned.notify_all()
 
 
 @contextmanager
@@ -69,16 +84,22 @@ def _buffers(modules: Sequence[nn.Module]) -> Iterator[None]:
         yield
     finally:
         for module, name, buffer, copy in before:
-            if not torch.equal(buffer.detach(), copy):
-                with torch.no_grad():
-                    buffer.copy_(copy)
+            _restore(buffer, copy)
             module._buffers[name] = buffer
+
+
+def _restore(buffer: Tensor, copy: Tensor) -> None:
+    if buffer.shape != copy.shape:
+        buffer.data = copy
+    elif buffer.layout != torch.strided or buffer.is_meta or not torch.equal(buffer.detach(), copy):
+        with torch.no_grad():
+            buffer.copy_(copy)
 
 
 @contextmanager
 def _training_flags(modules: Sequence[nn.Module]) -> Iterator[None]:
     # Not model.eval(): a model may override train() with work of its own, or freeze some of its modules.
-    flags = [(module, module.training) for module in modules]
+    flags = [(module, module.training) for module in modules if hasattr(module, "training")]
     try:
         for module, _ in flags:
             _set_training(module, False)
@@ -98,7 +119,6 @@ def _set_training(module: nn.Module, training: bool) -> None:
 @contextmanager
 def _frozen(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
     trained = [p for p in parameters if p.requires_grad]
-    _refuse_inference_tensors(parameters)
     try:
         for parameter in trained:
             parameter.requires_grad_(False)
@@ -108,8 +128,13 @@ def _frozen(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
-def _refuse_inference_tensors(parameters: Sequence[Tensor]) -> None:
-    if any(p.is_inference() for p in parameters):
+def _refuse(model: nn.Module, parameters: Sequence[nn.Parameter]) -> None:
+    if any(is_lazy(parameter) for parameter in parameters):
+        raise ModelError(
+            "The model has lazy layers whose weights are made at its first run, and it has not run yet: "
+            "run it once on an input, then explain it."
+        )
+    if any(tensor.is_inference() for tensor in (*parameters, *model.buffers())):
         raise ModelError(
             "The model was built or loaded under torch.inference_mode, so autograd cannot pass through its parameters. "
             "Build it outside of inference_mode (torch.no_grad is fine), or explain copy.deepcopy(model)."

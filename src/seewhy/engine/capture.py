@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+import weakref
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,38 +105,57 @@ class Observer:
         head: bool,
         everything: bool,
     ) -> None:
-        self._gradients, self._choose = gradients, choose
+        self._gradients, self._choose, self._wanted = gradients, choose, wanted
         self._everything = everything or choose or head
-        self._wanted = {layer.module: [w for w in wanted if w.module is layer.module] for layer in wanted}
         self._limit = _CHEAP_COPY * batch.numel()
-        self._layouts = Layouts(batch.shape[0], (batch.shape[-2], batch.shape[-1]))
         self._names = {module: name for name, module in model.named_modules() if name}
+        tokens_first = any(getattr(module, "batch_first", True) is False for module in self._names)
+        self._layouts = Layouts(batch.shape[0], (batch.shape[-2], batch.shape[-1]), tokens_first=tokens_first)
+        self._kept = {*model.parameters(), *model.buffers()} if gradients else set()
         self._handles: list[RemovableHandle] = []
-        self._recording = True
-        self._own: set[nn.Module] = set()  # modules whose output got a graph node of its own
+        self._thread: int | None = threading.get_ident()  # whose calls are recorded; None when recording is over
+        self._branched: set[nn.Module] = set()  # modules whose output was branched off
         self._calls: Counter[nn.Module] = Counter()
         self._seen: list[tuple[Call, tuple[int, ...], str]] = []
         self._candidates: list[tuple[Call, Captured]] = []
+        self._went_on: list[weakref.ref[Tensor]] = []  # what the model went on with after each candidate
         self.captured: list[Captured] = []
         self.head = HeadFinder() if head else None
 
     def __enter__(self) -> Observer:
-        for module in self._names:
-            if self._everything or module in self._wanted or isinstance(module, TELLING):
-                self._handles.append(module.register_forward_hook(self._finished))
+        wanted = {layer.module for layer in self._wanted}
+        try:
+            for module in self._names:
+                if self._everything or module in wanted:
+                    self._hook(module, self._finished)
+                elif isinstance(module, TELLING):
+                    self._hook(module, self._told)
+        except BaseException:
+            self.__exit__()
+            raise
         return self
+
+    def _hook(self, module: nn.Module, hook: Callable[..., Any]) -> None:
+        if not isinstance(module, torch.jit.ScriptModule):  # scripted code calls no hooks
+            self._handles.append(module.register_forward_hook(hook))
 
     def __exit__(self, *exception: object) -> None:
         for handle in self._handles:
             handle.remove()
 
+    def _told(self, module: nn.Module, _: Any, output: Any) -> None:
+        """Called after a module that only tells grids to later ones; it is on the way of every pass, so it is brief."""
+        if isinstance(output, Tensor) and self._thread == threading.get_ident():
+            self._layouts.tell(module, output.shape)
+
     def _finished(self, module: nn.Module, args: Any, output: Any) -> Any:
         """Called after each module's forward; in the backward pass too, where a checkpoint computes again."""
         tensor = next(tensors(output), None)
-        if not self._recording:  # it must build the same graph again
-            return (
-                with_first_tensor(output, _own_node(tensor)[0]) if tensor is not None and module in self._own else None
-            )
+        if self._thread is None:  # the same graph must be built again
+            again = module in self._branched and tensor is not None
+            return with_first_tensor(output, _branch(tensor)[0]) if again and tensor is not None else None
+        if self._thread != threading.get_ident():  # somebody else runs this module too
+            return None
         self._calls[module] += 1
         if tensor is None or not tensor.is_floating_point():
             return None
@@ -146,48 +167,71 @@ class Observer:
             self.head.see(call.name, module, args, goes_on, layout)
         return None if goes_on is tensor else with_first_tensor(output, goes_on)
 
+    def _wanted_of(self, module: nn.Module) -> list[Layer]:
+        return [layer for layer in self._wanted if layer.module is module]
+
     def _layout(self, call: Call, tensor: Tensor) -> Layout | None:
         try:
             return self._layouts.see(call.module, tensor)
         except LayerError as error:
-            if call.module in self._wanted:
+            if self._wanted_of(call.module):
                 raise LayerError(f"Layer {call.name!r}: {error}") from None
             return None
 
     def _take(self, call: Call, args: Any, output: Tensor, layout: Layout | None) -> Tensor:
         """Capture the output if it is wanted or a candidate; gives what the model goes on with."""
-        if wanted := [w for w in self._wanted.get(call.module, ()) if w.call in (None, call.number)]:
-            value = output.detach().clone()
-            goes_on, edge = self._own_node(call, output) if self._gradients else (output, None)
-            self.captured += [Captured(layer.label, layout, edge, value, relu=layer.relu) for layer in wanted]
+        if wanted := [layer for layer in self._wanted_of(call.module) if layer.call in (None, call.number)]:
+            value, goes_on = output.detach().clone(), output
+            edge = branch = None
+            if self._gradients:
+                goes_on, edge, branch = self._branch(call, args, output)
+            self.captured += [
+                Captured(layer.label, layout, branch if layer.relu else edge, value, relu=layer.relu)
+                for layer in wanted
+            ]
             return goes_on
-        if self._choose and layout and is_candidate(call.module, layout) and not _hands_through(call, args, output):
-            return self._consider(call, output, layout)
+        if (
+            self._choose
+            and layout
+            and is_candidate(call.module, layout)
+            and not _hands_through(call.module, args, output)
+        ):
+            return self._consider(call, args, output, layout)
         return output
 
-    def _consider(self, call: Call, output: Tensor, layout: Layout) -> Tensor:
+    def _consider(self, call: Call, args: Any, output: Tensor, layout: Layout) -> Tensor:
         """Keep a candidate as cheaply as can be: there are hundreds, and one of them will be chosen."""
+        before = [earlier() for earlier in self._went_on]
+        if any(output is earlier for earlier in before) and output is not before[-1]:
+            return output  # a container that hands on an earlier feature, not what it computed last
         goes_on, edge = output, None
         if self._gradients and output.requires_grad:
             edge = get_gradient_edge(output)
         elif self._gradients:
-            goes_on, edge = self._own_node(call, output)
+            goes_on, edge, _ = self._branch(call, args, output)
+        self._went_on.append(weakref.ref(goes_on))
         copied = output.numel() <= self._limit or output.is_inference()
         value, version = (output.detach().clone(), None) if copied else (output, output._version)
         self._candidates.append((call, Captured(call.name, layout, edge, value, version)))
         return goes_on
 
-    def _own_node(self, call: Call, output: Tensor) -> tuple[Tensor, GradientEdge]:
-        self._own.add(call.module)
-        return _own_node(output)
+    def _branch(self, call: Call, args: Any, output: Tensor) -> tuple[Tensor, GradientEdge, GradientEdge]:
+        """What the model goes on with, where the gradient of the output is, and where that of this branch of it is.
+
+        The gradient is taken at the output itself, so that no use of it is missed; but of a module that hands its
+        input or a tensor of the model through, at the branch, for the rest is not the module's.
+        """
+        self._branched.add(call.module)
+        alias = output in self._kept or _hands_through(call.module, args, output)
+        goes_on, edge, branch = _branch(output.detach() if alias and not output.requires_grad else output)
+        return goes_on, branch if alias else edge, branch
 
     def finish(self) -> None:
         """End the recording when the forward pass is over, and check that each wanted layer ran as named."""
-        self._recording = False
-        for layers in self._wanted.values():
-            for layer in layers:
-                self._check_ran(layer)
-        order = [layer.label for layers in self._wanted.values() for layer in layers]
+        self._thread = None
+        for layer in self._wanted:
+            self._check_ran(layer)
+        order = [layer.label for layer in self._wanted]
         self.captured.sort(key=lambda captured: order.index(captured.label))
 
     @property
@@ -214,26 +258,27 @@ class Observer:
             close = close_matches(layer.name, [self._names[module] for module in self._calls])
             raise LayerNotRunError(f"The model did not run layer {layer.name!r} for this input.{close}")
         if layer.call is None and calls > 1:
-            choices = ", ".join(repr(f"{layer.name}#{call + 1}") for call in range(calls))
-            raise LayerError(f"The model runs layer {layer.name!r} {calls} times. Say which call: {choices}.")
+            choices = [repr(f"{layer.name}#{call + 1}") for call in range(calls)]
+            shown = ", ".join(choices if calls < 6 else [*choices[:3], "…", choices[-1]])
+            raise LayerError(f"The model runs layer {layer.name!r} {calls} times. Say which call: {shown}.")
         if layer.call is not None and layer.call > calls:
             raise LayerNotRunError(f"The model runs layer {layer.name!r} {calls} times; there is no {layer.label!r}.")
         if not any(captured.label == layer.label for captured in self.captured):
             raise LayerError(f"Layer {layer.name!r} returned no tensor of floating-point numbers to explain.")
 
 
-def _own_node(output: Tensor) -> tuple[Tensor, GradientEdge]:
-    """A copy of `output` with a graph node of its own, which the model goes on with; the graph starts here if need be.
+def _branch(output: Tensor) -> tuple[Tensor, GradientEdge, GradientEdge]:
+    """A copy of `output` for the model to go on with, and the edges of both; the graph starts here if need be.
 
     Also where the model runs under no_grad or inference_mode itself, as frozen backbones do.
     """
     with torch.inference_mode(False), torch.enable_grad():
-        if not output.requires_grad:
-            output = (output.clone() if output.is_inference() else output.detach()).requires_grad_()
+        output = output.clone() if output.is_inference() else output
+        output = output if output.requires_grad else output.requires_grad_()
         copy = output.clone()
-    return copy, get_gradient_edge(copy)
+        return copy, get_gradient_edge(output), get_gradient_edge(copy)
 
 
-def _hands_through(call: Call, args: Any, output: Tensor) -> bool:
+def _hands_through(module: nn.Module, args: Any, output: Tensor) -> bool:
     """Whether the module returns its input itself, as Identity does, and did not change it in place."""
-    return any(output is tensor for tensor in tensors(args)) and not getattr(call.module, "inplace", False)
+    return any(output is tensor for tensor in tensors(args)) and not getattr(module, "inplace", False)

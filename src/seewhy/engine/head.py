@@ -74,6 +74,8 @@ class HeadFinder:
         if not _close(scores.flatten(1), outputs):
             return None
         weight, bias = _weights(module)
+        if not _close(pooled.flatten(1) @ weight.T, scores.flatten(1) - bias):
+            return None  # a layer of the model's own that is not linear with these weights
         for suffix, pooled_activation in _readings(last, activation):
             if _close(pooled_activation.mean((2, 3)), pooled.flatten(1)):
                 return Head(last.name + suffix, pooled_activation, weight, bias)
@@ -88,11 +90,19 @@ class HeadFinder:
         unit = torch.eye(classes, device=outputs.device, dtype=outputs.dtype)
         for suffix, activation in _readings(last, last.output.detach()):
             if _close(activation.mean((2, 3)), outputs):
-                before = self._before_last
-                if not suffix and before and not before.changed and _is_pointwise(last.module):
-                    weight, bias = _weights(last.module)
-                    return Head(before.name, before.output.detach(), weight, bias)
-                return Head(last.name + suffix, activation, unit, unit.new_zeros(classes))
+                before = None if suffix else self._before_convolution(last, outputs)
+                return before or Head(last.name + suffix, activation, unit, unit.new_zeros(classes))
+        return None
+
+    def _before_convolution(self, last: _Spatial, outputs: Tensor) -> Head | None:
+        """What a 1x1 convolution reads, if the scores are linear in its mean."""
+        before = self._before_last
+        if before is None or not _is_pointwise(last.module):
+            return None
+        weight, bias = _weights(last.module)
+        for suffix, activation in _readings(before, before.output.detach()):
+            if activation.shape[1] == weight.shape[1] and _close(activation.mean((2, 3)) @ weight.T, outputs - bias):
+                return Head(before.name + suffix, activation.clone(), weight, bias)
         return None
 
 
@@ -112,9 +122,10 @@ def _is_pointwise(module: nn.Module) -> bool:
 
 
 def _weights(module: nn.Module) -> tuple[Tensor, Tensor]:
-    weight = module.weight.detach().flatten(1)  # type: ignore[operator]
+    """Copies, so that no method can change the model's own."""
+    weight = module.weight.detach().flatten(1).clone()  # type: ignore[operator]
     bias = module.bias
-    return weight, weight.new_zeros(len(weight)) if bias is None else bias.detach()  # type: ignore[operator]
+    return weight, weight.new_zeros(len(weight)) if bias is None else bias.detach().clone()  # type: ignore[operator]
 
 
 def _close(a: Tensor, b: Tensor) -> bool:

@@ -50,7 +50,11 @@ class Request:
 
 @dataclass
 class Measured:
-    """What the passes gave for a chunk."""
+    """What the passes gave for a chunk.
+
+    Attributes:
+        dead: where the gradient is exactly 0 for every image of the chunk: layers, and ``""`` for the input.
+    """
 
     input: Tensor
     observer: Observer
@@ -60,6 +64,7 @@ class Measured:
     input_gradients: dict[BackwardRule, Tensor] = field(default_factory=dict)
     head: Head | None = None
     output_gradient: Tensor | None = None
+    dead: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
     def record(self, needs: Needs, layer: Captured | None) -> Record:
@@ -171,6 +176,11 @@ _NO_CANDIDATE = (
 )
 
 
+def no_gradient(where: str) -> str:
+    """The beginning of a sentence that says where no gradient arrives: a layer, or ``""`` for the input."""
+    return f"No gradient of the score arrives at {f'layer {where!r}' if where else 'the input'}"
+
+
 class _Backward:
     """The backward passes over the graph of one forward."""
 
@@ -180,6 +190,8 @@ class _Backward:
     def run(self) -> None:
         """Choose the layer if need be, then run each rule's backward; the last one frees the graph."""
         request, found = self._request, self._found
+        if request.choose and not found.observer.candidates:
+            raise LayerError(_NO_CANDIDATE)
         if not self._scores.requires_grad:
             raise GradientError(self._explain("The score does not depend on the input"))
         if request.choose:
@@ -195,9 +207,9 @@ class _Backward:
         edges = [layer.edge for layer in missing if layer.edge]
         gradients = self._grad([*edges, self._found.input] if wants_input else edges, retain)
         if wants_input:
-            self._found.input_gradients[PLAIN] = self._not_zero(gradients[-1], "the input")
+            self._found.input_gradients[PLAIN] = self._arrived(gradients[-1])
         for layer, gradient in zip(missing, gradients, strict=False):
-            self._found.layer_gradients[layer.label] = self._not_zero(gradient, f"layer {layer.label!r}", layer)
+            self._found.layer_gradients[layer.label] = self._arrived(gradient, layer)
 
     def _under(self, rule: BackwardRule, *, retain: bool) -> None:
         activations = find_activations(self._scores, rule)
@@ -206,20 +218,31 @@ class _Backward:
         with applied(rule, activations.treated):
             (gradient,) = self._grad([self._found.input], retain)
         if gradient is None:
-            raise GradientError(self._explain("No gradient arrives at the input"))
+            raise GradientError(self._explain(no_gradient("")))
         self._found.input_gradients[rule] = gradient
 
     def _grad(self, inputs: list[Any], retain: bool) -> Sequence[Tensor | None]:
         if not inputs:
             return ()
         ones = torch.ones_like(self._scores)
-        return torch.autograd.grad(self._scores, inputs, ones, retain_graph=retain, allow_unused=True)
+        try:
+            return torch.autograd.grad(self._scores, inputs, ones, retain_graph=retain, allow_unused=True)
+        except RuntimeError as error:
+            if "use_reentrant" not in str(error):
+                raise
+            raise GradientError(
+                "The model runs through a reentrant checkpoint, which hides its graph: "
+                "use torch.utils.checkpoint.checkpoint(..., use_reentrant=False)."
+            ) from error
 
-    def _not_zero(self, gradient: Tensor | None, where: str, layer: Captured | None = None) -> Tensor:
-        if gradient is not None and layer:
-            gradient = layer.oriented(gradient)
-        if gradient is None or not gradient.any():
-            raise GradientError(self._explain(f"No gradient of the score arrives at {where}", layer))
+    def _arrived(self, gradient: Tensor | None, layer: Captured | None = None) -> Tensor:
+        """The gradient at the layer, or at the input; where it is 0 for all images is noted."""
+        where = layer.label if layer else ""
+        if gradient is None:
+            raise GradientError(self._explain(no_gradient(where), layer))
+        gradient = layer.oriented(gradient) if layer else gradient
+        if not gradient.any():
+            self._found.dead.append(where)
         return gradient
 
     def _explain(self, what: str, layer: Captured | None = None) -> str:
@@ -235,6 +258,4 @@ class _Backward:
                 if gradient is not None and layer.oriented(gradient).any():
                     self._found.layer_gradients[layer.label] = layer.oriented(gradient)
                     return layer
-        if not self._found.observer.candidates:
-            raise LayerError(_NO_CANDIDATE)
         raise GradientError(self._explain("No gradient of the score arrives at any layer with positions"))

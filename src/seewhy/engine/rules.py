@@ -25,7 +25,10 @@ _OTHERS = {
     "Hardtanh": "Hardtanh", "LogSigmoid": "LogSigmoid", "Hardshrink": "Hardshrink", "Softshrink": "Softshrink",
 }  # fmt: skip
 _GATES = {"Sigmoid": "Sigmoid", "Hardsigmoid": "Hardsigmoid", "Tanh": "Tanh"}
-_UNSURE = {"Where": "torch.where", "Maximum": "torch.maximum"}
+_UNSURE = {
+    "Where": "torch.where", "Maximum": "torch.maximum", "MaskedFill": "masked_fill",
+    "IndexPut": "an assignment by mask", "Fmax": "torch.fmax",
+}  # fmt: skip
 _HARMLESS = {"BackwardHookFunctionBackward"}  # what a user's full backward hook puts around a module: the identity
 
 
@@ -75,20 +78,26 @@ class Activations:
             self.others[_OTHERS[stem]] += 1
         elif stem in _GATES:
             self.gates[_GATES[stem]] += 1
-        elif stem in _UNSURE:
-            self.unsure[_UNSURE[stem]] += 1
+        elif stem in _UNSURE or (stem == "Clamp" and _equals(_bounds(node)[0], 0)):
+            self.unsure[_UNSURE.get(stem, "clamp")] += 1
         elif name := _hides(node, kind):
             self.hidden[name] += 1
 
 
 def _is_relu(node: Any) -> bool:
-    """Whether the node is max(x, 0) or min(max(x, 0), 6), by the bounds it saved."""
+    """Whether the node is max(x, 0) or min(max(x, 0), 6)."""
+    low, high = _bounds(node)
+    return _equals(low, 0) and (high is None or _equals(high, 6))
+
+
+def _bounds(node: Any) -> tuple[Any, Any]:
+    """The least and the greatest result of a ReLU-like node, as it saved them."""
     low, high = 0.0, None
     for bound in ("_saved_threshold", "_saved_min_val", "_saved_min"):
         low = getattr(node, bound, low)
     for bound in ("_saved_max_val", "_saved_max"):
         high = getattr(node, bound, high)
-    return _equals(low, 0) and (high is None or _equals(high, 6))
+    return low, high
 
 
 def _equals(bound: float | Tensor | None, value: float) -> bool:

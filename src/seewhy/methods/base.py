@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, TypeVar
 
@@ -73,6 +73,11 @@ def upsample(values: Tensor, size: tuple[int, int]) -> Tensor:
     if tuple(values.shape[-2:]) == tuple(size):
         return values
     return F.interpolate(values[:, None].float(), size, mode="bilinear", align_corners=False)[:, 0]
+
+
+def as_tuple(names: str | Sequence[str]) -> tuple[str, ...]:
+    """One name or several, as an option may be given."""
+    return (names,) if isinstance(names, str) else tuple(names)
 
 
 def register(name: str) -> Callable[[M], M]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 from ..engine.record import LayerRecord, Needs, Record
 from ..engine.rules import BackwardRule
 from ..errors import ModelError
-from .base import Method, register, upsample
+from .base import Method, as_tuple, register, upsample
 
 
 @register("grad_cam")
@@ -43,12 +44,12 @@ class GuidedGradCAM(Method):
         also: further activations to treat as if they were ReLU.
     """
 
-    also: tuple[str, ...] = ()
+    also: str | Sequence[str] = ()
 
     @property
     def needs(self) -> Needs:
         """Those of Grad-CAM, and the input's gradient under the guided rule."""
-        return Needs(activation=True, gradient=True, input_gradient=BackwardRule("guided", tuple(self.also)))
+        return Needs(activation=True, gradient=True, input_gradient=BackwardRule("guided", as_tuple(self.also)))
 
     def compute(self, record: LayerRecord) -> Tensor:
         """The product, colour by colour."""
@@ -74,12 +75,12 @@ class CAM(Method):
 
     def compute(self, record: Record) -> Tensor:
         """Eq. 2, for any target that is linear in the scores."""
-        head, gradient = record.head, record.output_gradient
-        values = torch.einsum("nc,nchw->nhw", gradient @ head.weight.to(gradient), head.activation)
-        expected = values.mean((1, 2)) + gradient @ head.bias.to(gradient)
-        scale = (record.outputs.abs().amax(1) * gradient.abs().sum(1)).clamp(min=1e-12)
+        head, gradient = record.head, record.output_gradient.double()
+        values = torch.einsum("nc,nchw->nhw", gradient @ head.weight.double(), head.activation.double())
+        expected = values.mean((1, 2)) + gradient @ head.bias.double()
+        scale = (record.outputs.double().abs().amax(1) * gradient.abs().sum(1)).clamp(min=1e-12)
         worst = ((expected - record.scores).abs() / scale).max().item()
-        if not worst <= max(1e-3, 8 * torch.finfo(record.outputs.dtype).eps):
+        if not worst <= max(1e-3, 8 * torch.finfo(head.activation.dtype).eps):
             raise ModelError(
                 "CAM is exact only for a score that is linear in the model's scores; here the mean of the map + bias "
                 f"misses the score by {worst:.1%}. Use 'grad_cam'."

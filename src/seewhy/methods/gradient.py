@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from ..engine.record import Needs, Record
 from ..engine.rules import BackwardRule
-from .base import Method, register
+from .base import Method, as_tuple, register
 
 
 @register("saliency")
@@ -38,7 +39,7 @@ class Saliency(Method):
 class _RuledGradient(Method):
     """The gradient at the input under a rule at each ReLU; `also` treats further activations, e.g. ("LeakyReLU",)."""
 
-    also: tuple[str, ...] = ()
+    also: str | Sequence[str] = ()
 
     def compute(self, record: Record) -> Tensor:
         """dS/dx under the rule."""
@@ -65,7 +66,7 @@ class GuidedBackprop(_RuledGradient):
     @property
     def needs(self) -> Needs:
         """The input's gradient under the guided rule."""
-        return Needs(input_gradient=BackwardRule("guided", tuple(self.also)))
+        return Needs(input_gradient=BackwardRule("guided", as_tuple(self.also)))
 
 
 @register("deconvnet")
@@ -86,4 +87,4 @@ class DeconvNet(_RuledGradient):
     @property
     def needs(self) -> Needs:
         """The input's gradient under the deconvnet rule."""
-        return Needs(input_gradient=BackwardRule("deconvnet", tuple(self.also)))
+        return Needs(input_gradient=BackwardRule("deconvnet", as_tuple(self.also)))
