@@ -323,10 +323,16 @@ class Explanations(Mapping[Key, Explanation]):
         except Exception:  # a notebook falls back on the text form
             return None
 
-    def save(self, folder: str | os.PathLike[str]) -> None:
-        """Write each explanation's arrays and picture into the folder, as in `grad_cam-layer4.npz`, and `panel.png`."""
-        folder = Path(folder)
-        picture = self._png()
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write all of it: the labelled grid as one picture to a ``.png``, or everything into a folder.
+
+        The folder gets each explanation's arrays and picture, as in `grad_cam-layer4.npz`, and the grid as `panel.png`.
+        """
+        folder, picture = Path(path), self._png()
+        if folder.suffix == ".png":
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            folder.write_bytes(picture)
+            return
         used = {"panel"}
         for i, one in enumerate(self._of.values()):
             _write(one, folder / _stem(one, used), [".npz", ".png"], order=i)

@@ -351,8 +351,8 @@ def _what_the_model_saw(
         values = tensor.detach().cpu().float().numpy()
         guess = preprocessing.assumed and isinstance(item.content, torch.Tensor)
         shown, note = _shown(values, preprocessing, guess)
-        rgb = np.broadcast_to(shown, (3, *shown.shape[1:])).transpose(1, 2, 0)
-        pictures.append(np.rint(np.clip(rgb, 0, 1) * 255).astype(np.uint8))
+        levels = (np.clip(shown, 0, 1) * 255 + 0.5).astype(np.uint8)
+        pictures.append(np.broadcast_to(levels, (3, *shown.shape[1:])).transpose(1, 2, 0))
         notes |= {note: None} if note else {}
     for note in notes:
         preprocessing.say_once(f"Pictures are shown stretched from their least to greatest value: {note}.")

@@ -83,11 +83,18 @@ def test_a_mix_is_warned_of_with_counts():
 
 
 @pytest.mark.parametrize(
-    "unsure", [lambda x: torch.where(x > 0, x, 0.0), lambda x: torch.maximum(x, torch.zeros_like(x))]
+    ("unsure", "name"),
+    [
+        (lambda x: torch.where(x > 0, x, 0.0), r"torch\.where"),
+        (lambda x: torch.maximum(x, torch.zeros_like(x)), r"torch\.maximum"),
+        (lambda x: torch.fmax(x, torch.zeros_like(x)), r"torch\.fmax"),
+        (lambda x: x.masked_fill(x < 0, 0), "masked_fill"),
+        (lambda x: x.clamp(0, 1), "clamp"),
+    ],
 )
-def test_where_and_maximum_are_warned_of(unsure):
+def test_what_may_be_a_relu_in_other_words_is_warned_of(unsure, name):
     net = Net(lambda x: F.relu(unsure(x)))
-    with pytest.warns(SeewhyWarning, match=r"torch\.(where|maximum)"):
+    with pytest.warns(SeewhyWarning, match=name):
         Explainer(net).explain(IMAGES, "guided_backprop", target=1)
 
 

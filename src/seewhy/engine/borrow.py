@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -33,8 +34,9 @@ def borrowed(model: nn.Module) -> Iterator[None]:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
         parameters = list(dict.fromkeys(p for m in modules for p in m._parameters.values() if p is not None))
-        _refuse(model, parameters)
-        if any(m._compiled_call_impl or is_compiled(m) for m in modules):  # compiled code shows autograd no activations
+        _refuse(parameters, modules)
+        if "torch._dynamo" in sys.modules and any(m._compiled_call_impl or is_compiled(m) for m in modules):
+            # compiled code shows autograd no activations
             stack.enter_context(torch.compiler.set_stance("force_eager"))
         stack.enter_context(_random_states(parameters))
         stack.enter_context(_buffers(modules))
@@ -74,45 +76,48 @@ def _random_states(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
 
 @contextmanager
 def _buffers(modules: Sequence[nn.Module]) -> Iterator[None]:
-    before = [
-        (module, name, buffer, buffer.detach().clone())
-        for module in modules
-        for name, buffer in module._buffers.items()
-        if buffer is not None
-    ]
+    with torch.no_grad():
+        before = [
+            (module, name, buffer, buffer.clone())
+            for module in modules
+            for name, buffer in module._buffers.items()
+            if buffer is not None
+        ]
     try:
         yield
     finally:
-        for module, name, buffer, copy in before:
-            _restore(buffer, copy)
-            module._buffers[name] = buffer
+        with torch.no_grad():
+            for module, name, buffer, copy in before:
+                _restore(buffer, copy)
+                module._buffers[name] = buffer
 
 
 def _restore(buffer: Tensor, copy: Tensor) -> None:
     if buffer.shape != copy.shape:
         buffer.data = copy
-    elif buffer.layout != torch.strided or buffer.is_meta or not torch.equal(buffer.detach(), copy):
-        with torch.no_grad():
-            buffer.copy_(copy)
+    elif buffer.layout != torch.strided or buffer.is_meta or not torch.equal(buffer, copy):
+        buffer.copy_(copy)
 
 
 @contextmanager
 def _training_flags(modules: Sequence[nn.Module]) -> Iterator[None]:
     # Not model.eval(): a model may override train() with work of its own, or freeze some of its modules.
-    flags = [(module, module.training) for module in modules if hasattr(module, "training")]
+    flags = [getattr(module, "training", False) for module in modules]
     try:
-        for module, _ in flags:
-            _set_training(module, False)
+        for module, training in zip(modules, flags, strict=True):
+            if training:
+                _set_training(module, False)
         yield
     finally:
-        for module, training in flags:
-            _set_training(module, training)
+        for module, training in zip(modules, flags, strict=True):
+            if getattr(module, "training", False) is not training:
+                _set_training(module, training)
 
 
 def _set_training(module: nn.Module, training: bool) -> None:
     if isinstance(module, torch.jit.ScriptModule):
         module.training = training
-    elif module.training is not training:
+    else:
         object.__setattr__(module, "training", training)  # a model may override __setattr__
 
 
@@ -128,13 +133,14 @@ def _frozen(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
-def _refuse(model: nn.Module, parameters: Sequence[nn.Parameter]) -> None:
+def _refuse(parameters: Sequence[nn.Parameter], modules: Sequence[nn.Module]) -> None:
     if any(is_lazy(parameter) for parameter in parameters):
         raise ModelError(
             "The model has lazy layers whose weights are made at its first run, and it has not run yet: "
             "run it once on an input, then explain it."
         )
-    if any(tensor.is_inference() for tensor in (*parameters, *model.buffers())):
+    buffers = [buffer for module in modules for buffer in module._buffers.values() if buffer is not None]
+    if any(tensor.is_inference() for tensor in (*parameters, *buffers)):
         raise ModelError(
             "The model was built or loaded under torch.inference_mode, so autograd cannot pass through its parameters. "
             "Build it outside of inference_mode (torch.no_grad is fine), or explain copy.deepcopy(model)."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import weakref
 from collections import Counter
@@ -109,9 +110,9 @@ class Observer:
         self._everything = everything or choose or head
         self._limit = _CHEAP_COPY * batch.numel()
         self._names = {module: name for name, module in model.named_modules() if name}
-        tokens_first = any(getattr(module, "batch_first", True) is False for module in self._names)
+        tokens_first = any(vars(module).get("batch_first", True) is False for module in self._names)
         self._layouts = Layouts(batch.shape[0], (batch.shape[-2], batch.shape[-1]), tokens_first=tokens_first)
-        self._kept = {*model.parameters(), *model.buffers()} if gradients else set()
+        self._model = model
         self._handles: list[RemovableHandle] = []
         self._thread: int | None = threading.get_ident()  # whose calls are recorded; None when recording is over
         self._branched: set[nn.Module] = set()  # modules whose output was branched off
@@ -222,9 +223,14 @@ class Observer:
         input or a tensor of the model through, at the branch, for the rest is not the module's.
         """
         self._branched.add(call.module)
-        alias = output in self._kept or _hands_through(call.module, args, output)
+        alias = _hands_through(call.module, args, output) or self._is_the_models(output)
         goes_on, edge, branch = _branch(output.detach() if alias and not output.requires_grad else output)
         return goes_on, branch if alias else edge, branch
+
+    def _is_the_models(self, output: Tensor) -> bool:
+        """Whether a module returned a parameter or buffer."""
+        kept = itertools.chain(self._model.parameters(), self._model.buffers())
+        return not output.requires_grad and any(output is tensor for tensor in kept)
 
     def finish(self) -> None:
         """End the recording when the forward pass is over, and check that each wanted layer ran as named."""
