@@ -328,7 +328,7 @@ def test_layers_by_name_module_and_list():
         ("head", ValueError, r"'head' has no positions.*\(2, 5\)"),
         (nn.Linear(2, 2), KeyError, "not part of this model"),
         (3, TypeError, "not int"),
-        ("", KeyError, "no layer ''"),
+        ("", ValueError, "whole model"),
     ],
 )
 def test_wrong_layers(layer, builtin, message):
@@ -578,3 +578,20 @@ def test_a_target_object_is_checked_like_a_function():
         shared().explain(tensor(), "saliency", target=Wrong())
     with pytest.raises(SeewhyError, match="int64"):
         shared().explain(tensor(), "saliency", target=lambda scores: scores.argmax(1))
+
+
+def test_scripted_code_shows_its_gradients_but_no_layers():
+    scripted = torch.jit.script(small_cnn())
+    expected = shared().explain(tensor(), "saliency", target=1)
+    np.testing.assert_allclose(
+        Explainer(scripted).explain(tensor(), "saliency", target=1).values, expected.values, rtol=1e-5
+    )
+    with unchanged(scripted), pytest.raises(SeewhyError, match="scripted code"):
+        Explainer(scripted).explain(tensor(), "grad_cam", target=1, layer="body")
+    with pytest.raises(SeewhyError, match=r"torch\.jit"):
+        Explainer(scripted).explain(tensor(), "grad_cam", target=1)
+
+
+def test_the_whole_model_is_no_layer():
+    with pytest.raises(SeewhyError, match="whole model"):
+        shared().explain(tensor(), "grad_cam", layer=shared().model)

@@ -99,6 +99,8 @@ def find_layers(model: nn.Module, layer: Any) -> list[Layer]:
     """
     if isinstance(layer, list | tuple):
         return [found for one in layer for found in find_layers(model, one)]
+    if layer is model or layer == "":
+        raise LayerError("The layer is the whole model: name one inside it; explainer.layers() lists them.")
     if isinstance(layer, nn.Module):
         for name, module in model.named_modules():
             if module is layer:

@@ -260,6 +260,11 @@ class Observer:
 
     def _check_ran(self, layer: Layer) -> None:
         calls = self._calls[layer.module]
+        if isinstance(layer.module, torch.jit.ScriptModule):
+            raise LayerError(
+                f"Layer {layer.name!r} is in scripted code (torch.jit), which shows nothing of its layers: explain the "
+                "network as it was before it was scripted, or use 'saliency'."
+            )
         if calls == 0:
             close = close_matches(layer.name, [self._names[module] for module in self._calls])
             raise LayerNotRunError(f"The model did not run layer {layer.name!r} for this input.{close}")

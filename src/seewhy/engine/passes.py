@@ -172,7 +172,7 @@ def _last(candidates: list[Captured]) -> Captured:
 
 _NO_CANDIDATE = (
     "No layer of this model has positions that could be worked out, so none can be chosen. "
-    "Name one with layer=; explainer.layers() lists what ran."
+    "Name one with layer=; explainer.layers() lists what ran. (Scripted code, torch.jit, shows none.)"
 )
 
 
