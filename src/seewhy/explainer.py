@@ -58,6 +58,7 @@ class Explainer:
 
     >>> import torch
     >>> from torch import nn
+    >>> _ = torch.manual_seed(0)
     >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
     >>> explanation = Explainer(model).explain(torch.rand(1, 3, 8, 10), target=1)
     >>> explanation.method, explanation.layer, explanation.map.shape
@@ -155,6 +156,7 @@ class Explainer:
 
         >>> import torch
         >>> from torch import nn
+        >>> _ = torch.manual_seed(0)
         >>> model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
         >>> explainer = Explainer(model)
         >>> both = explainer.explain(torch.rand(2, 3, 8, 8), ["saliency", "grad_cam"], target=[0, 1], layer=["0", "1"])

@@ -71,9 +71,9 @@ def unchanged(model: nn.Module) -> Iterator[None]:
     Raises:
         AssertionError: naming what changed.
 
-    >>> model = small_cnn()
+    >>> model, images = small_cnn(), torch.rand(1, 3, 16, 24)
     >>> with unchanged(model):
-    ...     explanation = Explainer(model).explain(torch.rand(1, 3, 16, 24), "saliency")
+    ...     explanation = Explainer(model).explain(images, "saliency")
     """
     before = dict(_state(model))
     try:
