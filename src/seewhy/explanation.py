@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import functools
-import json
 import operator
 import os
 import re
-import zipfile
-import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -18,9 +15,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from seewhy.errors import ImageNotFoundError, InputError, InputTypeError, UnknownNameError, close_matches
-from seewhy.render import colour, panel, photo, tiles
-from seewhy.render.overlay import overlay
+from . import storage
+from .errors import ImageNotFoundError, InputError, InputTypeError, UnknownNameError, close_matches
+from .render import colour, panel, photo, tiles
+from .render.overlay import overlay
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,7 +35,6 @@ DTYPES: dict[str, DTypeLike] = {
 }
 STYLES = ("overlay", "map")
 CLIP = 99.0  # percentile: a few pixels of an input gradient dwarf all others
-FORMAT = "seewhy.explanation/1"
 WIDEST = 1600  # pixels of a picture in a notebook
 TILES, ROWS = 64, 8  # images at most in a notebook's picture of a batch, of a set
 
@@ -396,32 +393,15 @@ def _write(one: Explanation, stem: Path, suffixes: Sequence[str], order: int = 0
 
 
 def _write_arrays(one: Explanation, file: Path, order: int) -> None:
-    words = {f.name: getattr(one, f.name) for f in fields(one) if f.name not in DTYPES}
-    text = json.dumps({"format": FORMAT, "order": order, **words, "provenance": dict(one.provenance)})
-    metadata = np.frombuffer(text.encode("ascii"), np.uint8)
-    with file.open("wb") as stream:  # a name would be given a second suffix where it ends in .NPZ
-        np.savez(stream, allow_pickle=False, metadata=metadata, **{name: getattr(one, name) for name in DTYPES})
+    stored = {f.name: getattr(one, f.name) for f in fields(one)}
+    arrays = {name: stored.pop(name) for name in DTYPES}
+    storage.write(file, arrays, {**stored, "provenance": dict(one.provenance)}, order)
 
 
 def _read(path: Path) -> tuple[Explanation, int]:
     file = path if path.suffix.lower() == ".npz" else path.with_name(path.name + ".npz")
+    stored, order = storage.read(file, DTYPES)
     try:
-        with np.load(file, allow_pickle=False) as stored:
-            words = json.loads(stored["metadata"].tobytes())
-            if words.pop("format") != FORMAT:
-                raise InputError("it is of another format or version")
-            order = int(words.pop("order"))
-            return Explanation(**{name: stored[name] for name in DTYPES}, **words), order
-    except FileNotFoundError as error:
-        raise ImageNotFoundError(f"there is no saved explanation at {str(file)!r}") from error
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        EOFError,
-        zipfile.BadZipFile,
-        zlib.error,
-    ) as error:
-        raise InputError(f"{str(file)!r} is not an explanation that seewhy saved, or it is damaged: {error}") from error
+        return Explanation(**stored), order
+    except (TypeError, ValueError, AttributeError) as error:
+        raise storage.damaged(file, error) from error

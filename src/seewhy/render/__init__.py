@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from seewhy.render.colour import colorize, limits
-from seewhy.render.overlay import overlay
+from .colour import colorize, limits
+from .overlay import overlay
 
 __all__ = ["colorize", "limits", "overlay"]

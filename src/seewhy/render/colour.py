@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from seewhy.errors import InputError, UnknownNameError, close_matches
+from ..errors import InputError, UnknownNameError, close_matches
 
 MAGNITUDE, SIGNED = "inferno", "RdBu_r"
 NEUTRAL = 128  # the grey of pixels that have no value

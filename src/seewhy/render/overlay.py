@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from seewhy.errors import InputError
-from seewhy.render import colour
+from ..errors import InputError
+from . import colour
 
 STRONGEST = 0.85  # the hottest spot still lets the photo through
 

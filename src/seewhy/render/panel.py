@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from seewhy.render.text import fit, fit_end, width_of
-from seewhy.render.tiles import columns_of, corners, tile
+from .text import fit, fit_end, width_of
+from .tiles import columns_of, corners, tile
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from seewhy.errors import ImageFileError, ImageNotFoundError, InputError
-from seewhy.render.overlay import as_photo
+from ..errors import ImageFileError, ImageNotFoundError, InputError
+from .overlay import as_photo
 
 Photo: TypeAlias = "str | os.PathLike[str] | Image.Image | NDArray[np.generic]"
 

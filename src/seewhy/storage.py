@@ -1,0 +1,59 @@
+"""One result on disk: uncompressed npz with JSON metadata, which no pickle can spoil."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+import zlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import ImageNotFoundError, InputError
+
+FORMAT = "seewhy.explanation/1"
+
+
+def write(file: Path, arrays: Mapping[str, NDArray[Any]], words: Mapping[str, Any], order: int) -> None:
+    """Write arrays, what JSON can hold, and the place among others that were written together."""
+    text = json.dumps({"format": FORMAT, "order": order, **words})
+    metadata = np.frombuffer(text.encode("ascii"), np.uint8)
+    with file.open("wb") as stream:  # a name would be given a second suffix where it ends in .NPZ
+        np.savez(stream, allow_pickle=False, metadata=metadata, **dict(arrays))
+
+
+def read(file: Path, names: Iterable[str]) -> tuple[dict[str, Any], int]:
+    """The arrays called `names` with the words beside them, and the place, that `write` wrote.
+
+    Raises:
+        ImageNotFoundError: there is no such file.
+        InputError: it is another kind of file, or damaged.
+    """
+    try:
+        with np.load(file, allow_pickle=False) as stored:
+            words = json.loads(stored["metadata"].tobytes())
+            if words.pop("format") != FORMAT:
+                raise InputError("it is of another format or version")
+            order = int(words.pop("order"))
+            return {**words, **{name: stored[name] for name in names}}, order
+    except FileNotFoundError as error:
+        raise ImageNotFoundError(f"there is no saved explanation at {str(file)!r}") from error
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        EOFError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
+        raise damaged(file, error) from error
+
+
+def damaged(file: Path, error: Exception) -> InputError:
+    """The error for a file that is not one of ours, or no longer."""
+    return InputError(f"{str(file)!r} is not an explanation that seewhy saved, or it is damaged: {error}")
