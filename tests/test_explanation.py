@@ -437,3 +437,13 @@ def test_importing_is_cheap() -> None:
     )
     run = subprocess.run([sys.executable, "-c", code, str(source)], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
+
+
+def test_a_set_is_saved_as_one_picture_or_a_folder_and_no_other_file(tmp_path: Path) -> None:
+    both = Explanations([_make(), _gradient()])
+    both.save(tmp_path / "new" / "grid.png")
+    assert (tmp_path / "new" / "grid.png").read_bytes().startswith(b"\x89PNG")
+    assert not list(tmp_path.glob("**/*.npz"))
+    with pytest.raises(InputError, match=r"a folder, or to a \.png"):
+        both.save(tmp_path / "grid.jpg")
+    assert not (tmp_path / "grid.jpg").exists()

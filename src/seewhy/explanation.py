@@ -36,6 +36,7 @@ DTYPES: dict[str, DTypeLike] = {
 STYLES = ("overlay", "map")
 CLIP = 99.0  # percentile: a few pixels of an input gradient dwarf all others
 WIDEST = 1600  # pixels of a picture in a notebook
+OTHER_FILES = (".npz", ".npy", ".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".pdf", ".svg")
 TILES, ROWS = 64, 8  # images at most in a notebook's picture of a batch, of a set
 
 
@@ -324,9 +325,15 @@ class Explanations(Mapping[Key, Explanation]):
         """Write all of it: the labelled grid as one picture to a ``.png``, or everything into a folder.
 
         The folder gets each explanation's arrays and picture, as in `grad_cam-layer4.npz`, and the grid as `panel.png`.
+        The name of another kind of file is an InputError.
         """
-        folder, picture = Path(path), self._png()
-        if folder.suffix == ".png":
+        folder = Path(path)
+        if folder.suffix.lower() in OTHER_FILES:
+            raise InputError(
+                f"save to a folder, or to a .png (the grid only); got {folder.suffix!r} in {folder.name!r}"
+            )
+        picture = self._png()
+        if folder.suffix.lower() == ".png":
             folder.parent.mkdir(parents=True, exist_ok=True)
             folder.write_bytes(picture)
             return
