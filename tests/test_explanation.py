@@ -320,11 +320,16 @@ class TestSaving:
         _make().save(tmp_path / "a.png")
         assert [p.name for p in tmp_path.iterdir()] == ["a.png"]
 
-    @pytest.mark.parametrize("name", ["a.jpg", "a.npy", "layer4.0"])
+    @pytest.mark.parametrize("name", ["a.jpg", "a.npy", "a.PDF"])
     def test_other_suffixes_are_refused(self, tmp_path: Path, name: str) -> None:
         with pytest.raises(InputError, match=r"\.png"):
             _make().save(tmp_path / name)
         assert not list(tmp_path.iterdir())
+
+    def test_a_name_with_a_dot_is_a_name(self, tmp_path: Path) -> None:
+        _make().save(tmp_path / "layer4.0")
+        assert sorted(p.name for p in tmp_path.iterdir()) == ["layer4.0.npz", "layer4.0.png"]
+        assert _same(Explanation.load(tmp_path / "layer4.0"), _make())
 
     def test_a_missing_file_is_named(self, tmp_path: Path) -> None:
         with pytest.raises(ImageNotFoundError, match=r"none\.npz"):

@@ -116,5 +116,7 @@ def test_registering():
         seewhy.register("saliency")(Base)
     with pytest.raises(TypeError, match="subclass"):
         seewhy.register("x")(lambda: 0)
-    with pytest.raises(NotImplementedError):
+    with pytest.raises(TypeError, match="needs a name"):
+        seewhy.register(Base)
+    with pytest.raises(seewhy.SeewhyError, match="must override"):
         seewhy.Method().compute(None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -76,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
         help=f"methods, of: seewhy methods ({', '.join(METHODS)})",
     )
     explain.add_argument("--target", metavar="CLASS", help="class name or index to explain (the predicted one)")
-    explain.add_argument("--layer", nargs="+", action="extend", metavar="NAME", help="layers to look at (chosen)")
+    explain.add_argument("--layer", action="append", metavar="NAME", help="layers to look at (chosen)")
     explain.add_argument("--out", default="seewhy.png", metavar="PATH", help="the picture to write (seewhy.png)")
     methods = commands.add_parser("methods", help="list the methods")
     methods.set_defaults(run=_methods)
@@ -85,20 +86,22 @@ def _parser() -> argparse.ArgumentParser:
 
 def _explain(arguments: argparse.Namespace) -> None:
     out = Path(arguments.out)
-    if out.suffix != ".png":
+    if out.suffix.lower() != ".png":
         raise InputError(f"--out {arguments.out!r}: the picture is a .png file, as in --out why.png.")
     if out.is_dir():
         raise InputError(f"--out {arguments.out!r} is a folder: name a .png file in it.")
     from . import samples
 
     explainer = samples.explainer()
-    photos: list[str] | list[PIL.Image.Image] = arguments.photos or [samples.photo(SAMPLE)]
-    names = arguments.photos or [f"the sample photo {SAMPLE!r}"]
+    asked: list[str] = list(dict.fromkeys(arguments.method or METHODS))
+    files = arguments.photos + [name for name in asked if Path(name).is_file()]  # photos that came after --method
+    photos: list[str] | list[PIL.Image.Image] = files or [samples.photo(SAMPLE)]
+    names = files or [f"the sample photo {SAMPLE!r}"]
     target = arguments.target
     explanations = explainer.explain(
         photos,
-        arguments.method or list(METHODS),
-        target=int(target) if target is not None and target.strip().isdecimal() else target,
+        [name for name in asked if name not in files] or list(METHODS),
+        target=int(target) if target and re.fullmatch(r"\s*-?\d+\s*", target) else target,
         layer=arguments.layer,
     )
     for name, best in zip(names, explainer.predict(photos), strict=True):

@@ -138,8 +138,10 @@ def _check_tensor(method: Method, function: str, values: object, count: int) -> 
         raise MethodError(f"{function} of {method.label!r} must return a tensor of {count} images, (n, h, w) or "
                           f"(n, C, H, W), not {given}.")  # fmt: skip
     if not values.sum(dtype=torch.float32).isfinite() and not values.isfinite().all():  # the sum is the quick look
-        raise NonFiniteError(f"{method.label!r} gives NaN or infinite values ({function}, {values.dtype}): a gradient "
-                             "overflows? Try the model in float32.")  # fmt: skip
+        raise NonFiniteError(
+            f"{method.label!r} gives NaN or infinite values ({function}, {values.dtype}): the model's weights "
+            "hold some, or something overflows; try the model in float32."
+        )
 
 
 def _numpy(tensor: Tensor) -> np.ndarray:

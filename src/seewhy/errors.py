@@ -32,6 +32,10 @@ class InputTypeError(SeewhyError, TypeError):
     """An argument is of a type that seewhy does not know: a model that is no module, an unknown option."""
 
 
+class ImageIndexError(InputError, IndexError):
+    """There is no image of this number in an explanation."""
+
+
 class ImageFileError(SeewhyError, OSError):
     """An image file cannot be read: corrupt, truncated, empty, or far too large."""
 

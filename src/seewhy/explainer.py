@@ -17,13 +17,22 @@ from .collect import Collector, class_name
 from .engine.borrow import borrowed
 from .engine.passes import Measured, Request, measure, run
 from .engine.record import Needs
-from .errors import GradientError, InputError, InputTypeError, LayerError, ModelError, TargetError, warn
+from .errors import (
+    GradientError,
+    InputError,
+    InputTypeError,
+    LayerError,
+    ModelError,
+    TargetError,
+    TargetIndexError,
+    warn,
+)
 from .explanation import Explanation, Explanations
 from .images import Images, gather, resolve_preprocessing
 from .layers import Layer, LayerTable, find_layers, unwrap
 from .methods import Method
 from .methods.base import make_methods
-from .targets import ClassTarget, Scoring, find_targets, probabilities, read_outputs, sums_to_one
+from .targets import ClassTarget, Scoring, check_finite, find_targets, probabilities, read_outputs, sums_to_one
 
 _BATCH_SIZE = 16
 _ACTIVATIONS = ("softmax", "sigmoid", "none", None)
@@ -82,14 +91,12 @@ class Explainer:
             raise InputError(f"activation is one of {_ACTIVATIONS}, not {activation!r}.")
         if output is not None and not callable(output):
             raise InputTypeError(f"output must be callable, from what the model returns to scores; {output!r} is not.")
-        if transform is not None and not callable(transform):
-            raise InputTypeError(f"transform must be callable, from a PIL image to a tensor; {transform!r} is not.")
         self.model = model
         self._inner = unwrap(model)
         self._preprocessing = resolve_preprocessing(model, transform)
         self._names = _class_names(class_names)
         self._classes = None if isinstance(class_names, Mapping) else len(self._names) or None
-        self._device = None if device is None else torch.device(device)
+        self._device = _parsed(device)
         _device(self._inner, self._device)
         self._output, self._activation = output, activation
         self._chosen: dict[Any, str] = {}
@@ -169,17 +176,21 @@ class Explainer:
             raise InputError("The list of layers is empty: name at least one, or leave layer out.")
         images = gather(inputs)
         targets = find_targets(target, len(images), self._names)
-        truths = self._true_names(truth, len(images))
+        truths = self._true_classes(truth, len(images))
         found = Collector(methods, self._names, self._activation)
         with borrowed(self._inner):
             for start, stop in _chunks(len(images), batch_size):
                 batch, pictures = self._load(images, start, stop)
                 scoring = Scoring(targets[start:stop], self._output, self._classes)
                 measured = self._measure(methods, layers, batch, scoring)
+                if measured.selected:
+                    _check_truth(truths, measured.selected.outputs.shape[1])
                 found.add(measured, pictures)
                 if measured.layers and layers is None:  # chosen once for the call
                     layers = tuple(find_layers(self._inner, measured.layers[0].label))
-        explanations = found.explanations(truths, images.sources, {"model": type(self._inner).__name__})
+        explanations = found.explanations(
+            self._class_labels(truths), images.sources, {"model": type(self._inner).__name__}
+        )
         for message in found.warnings:
             warn(message)
         if isinstance(method, list | tuple) or isinstance(layer, list | tuple):
@@ -197,15 +208,15 @@ class Explainer:
         Returns:
             For each image a list of `Prediction`.
         """
-        if top < 1:
-            raise InputError(f"top must be at least 1, not {top}.")
+        top = _whole(top, "top")
         images = gather(inputs)
         predictions: list[list[Prediction]] = []
         with borrowed(self._inner), torch.no_grad():
             for start, stop in _chunks(len(images), batch_size):
                 batch, _ = self._load(images, start, stop)
                 outputs = read_outputs(run(self._inner, batch), stop - start, self._output, self._classes)
-                self._check_logits(outputs)
+                check_finite(outputs)
+                self._check_outputs(outputs)
                 predictions += self._predictions(probabilities(outputs, self._activation).cpu(), top)
         return predictions
 
@@ -226,7 +237,7 @@ class Explainer:
         Returns:
             A list of `LayerInfo` that shows as a table.
         """
-        images = gather(_noise() if inputs is None else inputs)
+        images = gather(self._noise() if inputs is None else inputs)
         needs = Needs(activation=True, gradient=True)
         with borrowed(self._inner):
             batch, _ = self._load(images, 0, 1)
@@ -237,6 +248,14 @@ class Explainer:
                 measured = measure(self._inner, batch, Request((), everything=True), scoring)
         chosen = measured.layers[0].label if measured.layers else None
         return LayerTable(replace(layer, chosen=layer.name == chosen) for layer in measured.observer.seen)
+
+    def _noise(self) -> np.ndarray | Tensor:
+        """A picture of noise for the transform; where none is known, a tensor as the first convolution takes it."""
+        generator = np.random.default_rng(0)
+        if not self._preprocessing.assumed:
+            return generator.integers(0, 256, (256, 256, 3), dtype=np.uint8)
+        first = next((module for module in self._inner.modules() if isinstance(module, nn.Conv2d)), None)
+        return torch.from_numpy(generator.random((1, first.in_channels if first else 3, 224, 224), np.float32))
 
     def _load(self, images: Images, start: int, stop: int) -> tuple[Tensor, np.ndarray]:
         """The chunk's batch where the model is and in its precision, and the pictures of it."""
@@ -257,7 +276,7 @@ class Explainer:
         else:
             measured = self._measure_chosen(needs, batch, scoring)
         if measured.selected:
-            self._check_logits(measured.selected.outputs)
+            self._check_outputs(measured.selected.outputs)
         return measured
 
     def _measure_chosen(self, needs: tuple[Needs, ...], batch: Tensor, scoring: Scoring) -> Measured:
@@ -278,7 +297,11 @@ class Explainer:
         self._chosen[kind] = measured.layers[0].label
         return measured
 
-    def _check_logits(self, outputs: Tensor) -> None:
+    def _check_outputs(self, outputs: Tensor) -> None:
+        count = outputs.shape[1]
+        if self._classes not in (None, count) and "names" not in self._said:
+            self._said.add("names")
+            warn(f"{self._classes} class names were given, and the model has {count} scores: names may be wrong.")
         if self._activation is None and sums_to_one(outputs) and "logits" not in self._said:
             self._said.add("logits")
             warn(
@@ -286,14 +309,24 @@ class Explainer:
                 "probability depends on the other classes too: explain the logits if you can (output=)."
             )
 
-    def _true_names(self, truth: Any, count: int) -> tuple[str, ...] | None:
+    def _true_classes(self, truth: Any, count: int) -> list[int] | None:
         if truth is None:
             return None
         targets = find_targets(truth, count, self._names)
-        indices = [target.index if isinstance(target, ClassTarget) else None for target in targets]
-        if None in indices:
+        indices = [target.index for target in targets if isinstance(target, ClassTarget) and target.index is not None]
+        if len(indices) < count:
             raise TargetError("truth is a class, by index or name, for each image.")
-        return tuple(class_name(self._names, index) for index in indices if index is not None)
+        return indices
+
+    def _class_labels(self, indices: list[int] | None) -> tuple[str, ...] | None:
+        return None if indices is None else tuple(class_name(self._names, index) for index in indices)
+
+
+def _check_truth(indices: list[int] | None, count: int) -> None:
+    if indices and max(indices) >= count:
+        raise TargetIndexError(
+            f"truth {max(indices)} is out of range: the model has {count} classes, 0 to {count - 1}."
+        )
 
 
 def _class_names(names: Sequence[str] | Mapping[int, str] | None) -> dict[int, str]:
@@ -307,6 +340,13 @@ def _class_names(names: Sequence[str] | Mapping[int, str] | None) -> dict[int, s
         raise InputTypeError(f"class_names is a sequence of names or {{index: name}}, not {given}.") from None
 
 
+def _parsed(device: str | torch.device | None) -> torch.device | None:
+    try:
+        return None if device is None else torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise InputError(f"There is no device {device!r}: give 'cpu', 'cuda', 'cuda:1' …, or leave it out.") from error
+
+
 def _device(model: nn.Module, wanted: torch.device | None) -> torch.device | None:
     """Where inputs go: where the model is now; what the user says only where the model has no tensor of its own."""
     where = next((tensor.device for tensor in itertools.chain(model.parameters(), model.buffers())), None)
@@ -318,10 +358,18 @@ def _device(model: nn.Module, wanted: torch.device | None) -> torch.device | Non
 
 
 def _chunks(count: int, batch_size: int | None) -> Iterator[tuple[int, int]]:
-    step = _BATCH_SIZE if batch_size is None else batch_size
-    if not isinstance(step, int) or step < 1:
-        raise InputError(f"batch_size must be a whole number of at least 1, not {batch_size!r}.")
+    step = _BATCH_SIZE if batch_size is None else _whole(batch_size, "batch_size")
     return ((start, min(start + step, count)) for start in range(0, count, step))
+
+
+def _whole(number: Any, name: str) -> int:
+    try:
+        whole = operator.index(number)
+    except TypeError:
+        whole = 0
+    if whole < 1 or isinstance(number, bool):
+        raise InputError(f"{name} must be a whole number of at least 1, not {number!r}.")
+    return whole
 
 
 def _check_cam_layer(layers: tuple[Layer, ...] | None, measured: Measured) -> None:
@@ -336,7 +384,3 @@ def _check_cam_layer(layers: tuple[Layer, ...] | None, measured: Measured) -> No
             f"CAM is defined at {measured.head.layer!r} of this model only, not at {asked}. "
             "Leave layer out, or use 'grad_cam'."
         )
-
-
-def _noise() -> np.ndarray:
-    return np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8)

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from . import storage
-from .errors import ImageNotFoundError, InputError, InputTypeError, UnknownNameError, close_matches
+from .errors import ImageIndexError, ImageNotFoundError, InputError, InputTypeError, UnknownNameError, close_matches
 from .render import colour, panel, photo, tiles
 from .render.overlay import overlay
 
@@ -124,7 +124,7 @@ class Explanation:
         except TypeError:
             raise InputTypeError(f"an explanation is indexed by an image's number or a slice, got {index!r}") from None
         if not -len(self) <= i < len(self):
-            raise IndexError(f"image {i} of an explanation of {len(self)}")
+            raise ImageIndexError(f"image {i} of an explanation of {len(self)}")
         return slice(i % len(self), i % len(self) + 1)
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
@@ -239,11 +239,13 @@ class Explanation:
         Parent folders are made. `image()` and `overlay()` give the bare pixels. Another suffix is an InputError.
         """
         path = Path(path)
-        if not path.name or path.suffix.lower() not in ("", ".png", ".npz"):
+        suffix = path.suffix.lower()
+        if not path.name or (suffix in OTHER_FILES and suffix != ".npz"):
             raise InputError(
                 f"save to .png (picture), .npz (arrays) or no suffix (both); got {path.suffix!r} in {path.name!r}"
             )
-        _write(self, path.with_suffix(""), [path.suffix] if path.suffix else [".npz", ".png"])
+        one_file = suffix in (".png", ".npz")
+        _write(self, path.with_suffix("") if one_file else path, [path.suffix] if one_file else [".npz", ".png"])
 
     @staticmethod
     def load(path: str | os.PathLike[str]) -> Explanation:
@@ -406,7 +408,7 @@ def _write_arrays(one: Explanation, file: Path, order: int) -> None:
 
 
 def _read(path: Path) -> tuple[Explanation, int]:
-    file = path if path.suffix.lower() == ".npz" else path.with_name(path.name + ".npz")
+    file = path if path.suffix.lower() == ".npz" or path.is_file() else path.with_name(path.name + ".npz")
     stored, order = storage.read(file, DTYPES)
     try:
         return Explanation(**stored), order

@@ -24,6 +24,7 @@ from .errors import (
 from .errors import close_matches as offer
 from .layers import tensors
 
+CONSTANT_TARGET = "The target does not depend on the model's scores in a way that has a gradient."
 _PREFERRED_KEYS = ("logits", "out", "scores", "output")
 
 
@@ -117,12 +118,24 @@ def select(targets: Sequence[Target], outputs: Tensor) -> Selected:
         rows = list(zip(targets, torch.split(outputs, 1), strict=True))
         scores = torch.cat([_score(target, row) for target, row in rows])
         classes = torch.cat([target.classes(row) for target, row in rows])
+    check_finite(scores)
+    return Selected(outputs, scores, classes, tuple(target.name for target in targets))
+
+
+def check_finite(scores: Tensor) -> None:
+    """Refuse scores ``(n,)`` or ``(n, K)`` of which one is NaN or infinite.
+
+    Raises:
+        NonFiniteError: naming the first image that has one.
+    """
     finite = scores.detach().isfinite()
     if not finite.all():
-        bad = int((~finite).nonzero()[0])
-        raise NonFiniteError(f"The score of image {bad} is {scores[bad].item()}: the model's weights or the input hold "
-                             f"NaN or infinite values, or overflow in {scores.dtype}.")  # fmt: skip
-    return Selected(outputs, scores, classes, tuple(target.name for target in targets))
+        bad = int((~finite).nonzero()[0][0])
+        value = scores[bad][~finite[bad]].flatten()[0].item()
+        raise NonFiniteError(
+            f"The score of image {bad} is {value}: the model's weights or the input hold NaN or infinite values, or "
+            f"overflow in {scores.dtype}."
+        )
 
 
 def _score(target: Target, outputs: Tensor) -> Tensor:
@@ -167,7 +180,7 @@ class Scoring:
             outputs = outputs.detach().clone().requires_grad_()
             scores = select(self.targets, outputs).scores
             if not scores.requires_grad:
-                raise GradientError("The target does not depend on the model's scores in a way that has a gradient.")
+                raise GradientError(CONSTANT_TARGET)
             (gradient,) = torch.autograd.grad(scores.sum(), outputs)
         return gradient
 
@@ -194,6 +207,8 @@ def _find_target(target: Any, class_names: Mapping[int, str]) -> Target:
         return ClassTarget() if target is None else target
     if isinstance(target, str):
         return ClassTarget(class_index(target, class_names))
+    if isinstance(target, type) and issubclass(target, Target):
+        raise InputTypeError(f"target is the class {target.__name__}: make an instance of it, {target.__name__}(...).")
     if callable(target):
         return FunctionTarget(target)
     try:
@@ -221,10 +236,11 @@ def class_index(name: str, class_names: Mapping[int, str]) -> int:
     for parts_of in (_whole, _parts):
         found = [index for index, known in class_names.items() if wanted in parts_of(known)]
         if len(found) > 1:
-            raise UnknownNameError(f"Several classes are called {name!r}: {found}. Give the index.")
+            some = ", ".join(map(str, found[:5])) + (", …" if len(found) > 5 else "")
+            raise UnknownNameError(f"Several classes are called {name!r}: {some}. Give the index.")
         if found:
             return found[0]
-    close = offer(name, [part.strip() for known in class_names.values() for part in (known, *known.split(","))])
+    close = offer(name.strip(), [part.strip() for known in class_names.values() for part in (known, *known.split(","))])
     raise UnknownNameError(f"No class is called {name!r}.{close}")
 
 

@@ -203,3 +203,28 @@ def test_a_method_cannot_change_the_heads_weights():
     net = Net()
     with unchanged(net):
         Explainer(net).explain(IMAGES, Spoiling(name="spoiling"), target=1)
+
+
+def test_a_module_that_runs_several_times_is_named_with_its_call():
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            torch.manual_seed(1)
+            self.one, self.two, self.relu = nn.Conv2d(3, 6, 3), nn.Conv2d(6, 6, 3), nn.ReLU()
+            self.head = nn.Linear(6, 4)
+
+        def forward(self, x):
+            return self.head(self.relu(self.two(self.relu(self.one(x)))).mean((2, 3)))
+
+    net = Twice().eval()
+    cam = Explainer(net).explain(IMAGES, "cam", target=[1, 2])
+    assert cam.layer == "relu#2"
+    grad_cam = Explainer(net).explain(IMAGES, "grad_cam", target=[1, 2], layer=cam.layer)
+    np.testing.assert_allclose(grad_cam.values, np.maximum(cam.values, 0) / (8 * 12), rtol=1e-4, atol=1e-8)
+
+
+def test_weak_features_beside_a_large_bias():
+    """The scores are nearly all bias; what is left after taking it off is rounding, and no reason to refuse."""
+    net = Net()
+    net.head.weight.data *= 1e-6
+    check(net, net.body(IMAGES), net.head.weight, net.head.bias, "body")

@@ -147,3 +147,8 @@ def test_a_relu_whose_input_also_feeds_a_skip_is_treated_alone():
         (gradient,) = torch.autograd.grad(score, x, retain_graph=True)
     assert gradient.tolist() == [1.0, -3.0]
     assert torch.autograd.grad(score, x)[0].tolist() == [1.0, -6.0]  # the hooks are gone
+
+
+def test_a_mistyped_rule_is_refused():
+    with pytest.raises(SeewhyError, match="'guided'"):
+        BackwardRule("guidde")

@@ -165,7 +165,7 @@ class Observer:
         self._seen.append((call, tuple(tensor.shape), layout.name if layout else "-"))
         goes_on = self._take(call, args, tensor, layout)
         if self.head:
-            self.head.see(call.name, module, args, goes_on, layout)
+            self.head.see(call, module, args, goes_on, layout)
         return None if goes_on is tensor else with_first_tensor(output, goes_on)
 
     def _wanted_of(self, module: nn.Module) -> list[Layer]:
@@ -244,18 +244,18 @@ class Observer:
     def seen(self) -> list[LayerInfo]:
         """Every watched call of a module that returned a tensor, in the order in which they finished."""
         return [
-            LayerInfo(self._label(call), type(call.module).__name__, shape, layout)
-            for call, shape, layout in self._seen
+            LayerInfo(self.label(call), type(call.module).__name__, shape, layout) for call, shape, layout in self._seen
         ]
 
     @property
     def candidates(self) -> list[Captured]:
         """What the automatic choice may take, in the order in which they finished."""
         for call, candidate in self._candidates:
-            candidate.label = self._label(call)
+            candidate.label = self.label(call)
         return [candidate for _, candidate in self._candidates]
 
-    def _label(self, call: Call) -> str:
+    def label(self, call: Call) -> str:
+        """The name of a call: with its number where the module ran several times."""
         return f"{call.name}#{call.number}" if self._calls[call.module] > 1 else call.name
 
     def _check_ran(self, layer: Layer) -> None:

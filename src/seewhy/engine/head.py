@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +18,7 @@ from .record import Head
 class _Spatial:
     """The last output with positions, as ``(n, C, h, w)``, still the model's own memory."""
 
-    name: str
+    call: Any
     module: nn.Module
     output: Tensor
     version: int | None
@@ -24,6 +26,9 @@ class _Spatial:
     @property
     def changed(self) -> bool:
         return self.version is not None and self.output._version != self.version
+
+
+_Found = tuple[Any, str, Tensor, Tensor, Tensor]  # the call, a suffix to its name, activation, weight, bias
 
 
 class HeadFinder:
@@ -34,13 +39,13 @@ class HeadFinder:
         self._before_last: _Spatial | None = None
         self._linear: tuple[nn.Module, Tensor, Tensor, _Spatial, Tensor] | None = None
 
-    def see(self, name: str, module: nn.Module, args: object, output: Tensor, layout: Layout | None) -> None:
-        """Take note of what `module` returned."""
+    def see(self, call: Any, module: nn.Module, args: object, output: Tensor, layout: Layout | None) -> None:
+        """Take note of what `module` returned in this `call`."""
         if layout:
             if self._last and self._last.output.data_ptr() != output.data_ptr():
                 self._before_last = self._last
             version = None if output.is_inference() else output._version
-            self._last = _Spatial(name, module, layout.to_nchw(output), version)
+            self._last = _Spatial(call, module, layout.to_nchw(output), version)
         elif self._last and _is_linear(module):
             pooled = next(tensors(args), None)
             if pooled is not None and pooled.flatten(1).shape == self._last.output.shape[:2]:
@@ -53,35 +58,36 @@ class HeadFinder:
                     self._last.output.detach().clone(),
                 )
 
-    def find(self, outputs: Tensor) -> Head:
-        """The head that gave `outputs` ``(n, K)``.
+    def find(self, outputs: Tensor, label: Callable[[Any], str]) -> Head:
+        """The head that gave `outputs` ``(n, K)``; `label` names a call.
 
         Raises:
             ModelError: the scores are not linear in the mean of an activation over its positions.
         """
-        head = self._linear_head(outputs) or self._convolutional_head(outputs)
-        if head is None:
+        found = self._linear_head(outputs) or self._convolutional_head(outputs)
+        if found is None:
             raise ModelError(
                 "CAM is defined where one linear layer reads the mean of an activation over its positions, and this "
                 "model has no such head. Use 'grad_cam', which equals CAM where CAM is defined."
             )
-        return head
+        call, suffix, activation, weight, bias = found
+        return Head(label(call) + suffix, activation, weight, bias)
 
-    def _linear_head(self, outputs: Tensor) -> Head | None:
+    def _linear_head(self, outputs: Tensor) -> _Found | None:
         if self._linear is None:
             return None
         module, pooled, scores, last, activation = self._linear
         if not _close(scores.flatten(1), outputs):
             return None
         weight, bias = _weights(module)
-        if not _close(pooled.flatten(1) @ weight.T, scores.flatten(1) - bias):
+        if not _close(pooled.flatten(1) @ weight.T, scores.flatten(1) - bias, scores):
             return None  # a layer of the model's own that is not linear with these weights
         for suffix, pooled_activation in _readings(last, activation):
-            if _close(pooled_activation.mean((2, 3)), pooled.flatten(1)):
-                return Head(last.name + suffix, pooled_activation, weight, bias)
+            if _close(pooled_activation.mean((2, 3)), pooled.flatten(1), activation):
+                return last.call, suffix, pooled_activation, weight, bias
         return None
 
-    def _convolutional_head(self, outputs: Tensor) -> Head | None:
+    def _convolutional_head(self, outputs: Tensor) -> _Found | None:
         """A 1x1 convolution to the classes, then the pooling; or any activation with a channel for each class."""
         last = self._last
         if last is None or last.output.shape[:2] != outputs.shape:
@@ -89,20 +95,21 @@ class HeadFinder:
         classes = outputs.shape[1]
         unit = torch.eye(classes, device=outputs.device, dtype=outputs.dtype)
         for suffix, activation in _readings(last, last.output.detach()):
-            if _close(activation.mean((2, 3)), outputs):
+            if _close(activation.mean((2, 3)), outputs, activation):
                 before = None if suffix else self._before_convolution(last, outputs)
-                return before or Head(last.name + suffix, activation, unit, unit.new_zeros(classes))
+                return before or (last.call, suffix, activation, unit, unit.new_zeros(classes))
         return None
 
-    def _before_convolution(self, last: _Spatial, outputs: Tensor) -> Head | None:
+    def _before_convolution(self, last: _Spatial, outputs: Tensor) -> _Found | None:
         """What a 1x1 convolution reads, if the scores are linear in its mean."""
         before = self._before_last
         if before is None or not _is_pointwise(last.module):
             return None
         weight, bias = _weights(last.module)
         for suffix, activation in _readings(before, before.output.detach()):
-            if activation.shape[1] == weight.shape[1] and _close(activation.mean((2, 3)) @ weight.T, outputs - bias):
-                return Head(before.name + suffix, activation.clone(), weight, bias)
+            fits = activation.shape[1] == weight.shape[1]
+            if fits and _close(activation.mean((2, 3)) @ weight.T, outputs - bias, outputs):
+                return before.call, suffix, activation.clone(), weight, bias
         return None
 
 
@@ -128,10 +135,11 @@ def _weights(module: nn.Module) -> tuple[Tensor, Tensor]:
     return weight, weight.new_zeros(len(weight)) if bias is None else bias.detach().clone()  # type: ignore[operator]
 
 
-def _close(a: Tensor, b: Tensor) -> bool:
-    """Equal but for rounding, as compared with the largest value."""
+def _close(a: Tensor, b: Tensor, of: Tensor | None = None) -> bool:
+    """Equal but for rounding, of the largest value or of the largest number `of` those that cancelled."""
     if a.shape != b.shape:
         return False
-    tolerance = max(1e-4, 8 * max(torch.finfo(a.dtype).eps, torch.finfo(b.dtype).eps))
+    rounding = 8 * max(torch.finfo(a.dtype).eps, torch.finfo(b.dtype).eps)
     a, b = a.detach().double(), b.detach().double()
-    return bool((a - b).abs().max() <= tolerance * b.abs().max())
+    allowed = max(1e-4, rounding) * b.abs().max() + (0 if of is None else rounding * of.detach().abs().max())
+    return bool((a - b).abs().max() <= allowed)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..errors import GradientError, InputError, LayerError, ModelError
 from ..layers import Layer, find_layers, tensors
-from ..targets import Scoring, Selected
+from ..targets import CONSTANT_TARGET, Scoring, Selected
 from .capture import Captured, Observer
 from .diagnose import where_gradient_ends
 from .record import Head, LayerRecord, Needs, Record
@@ -149,7 +149,7 @@ def measure(model: nn.Module, batch: Tensor, request: Request, scoring: Scoring)
         elif request.choose:
             found.layers = [_last(found.observer.candidates)]
         if observer.head and found.selected:
-            found.head = observer.head.find(found.selected.outputs)
+            found.head = observer.head.find(found.selected.outputs, observer.label)
             found.output_gradient = scoring.gradient(found.selected.outputs)
     found.input.requires_grad_(False)
     if not all(layer.intact for layer in found.layers):
@@ -160,7 +160,7 @@ def measure(model: nn.Module, batch: Tensor, request: Request, scoring: Scoring)
 
 def _measure_scores(found: Measured, model: nn.Module, request: Request, selected: Selected) -> None:
     if request.gradients:
-        _Backward(model, request, found, selected.scores).run()
+        _Backward(model, request, found, selected).run()
     found.selected = selected.detached()
 
 
@@ -184,14 +184,17 @@ def no_gradient(where: str) -> str:
 class _Backward:
     """The backward passes over the graph of one forward."""
 
-    def __init__(self, model: nn.Module, request: Request, found: Measured, scores: Tensor) -> None:
-        self._model, self._request, self._found, self._scores = model, request, found, scores
+    def __init__(self, model: nn.Module, request: Request, found: Measured, selected: Selected) -> None:
+        self._model, self._request, self._found = model, request, found
+        self._scores, self._outputs = selected.scores, selected.outputs
 
     def run(self) -> None:
         """Choose the layer if need be, then run each rule's backward; the last one frees the graph."""
         request, found = self._request, self._found
         if request.choose and not found.observer.candidates:
             raise LayerError(_NO_CANDIDATE)
+        if not self._scores.requires_grad and self._outputs.requires_grad:
+            raise GradientError(CONSTANT_TARGET)
         if not self._scores.requires_grad:
             raise GradientError(self._explain("The score does not depend on the input"))
         if request.choose:

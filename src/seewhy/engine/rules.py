@@ -24,6 +24,7 @@ _OTHERS = {
     "Silu": "SiLU", "Gelu": "GELU", "Mish": "Mish", "Hardswish": "Hardswish", "Softplus": "Softplus",
     "Hardtanh": "Hardtanh", "LogSigmoid": "LogSigmoid", "Hardshrink": "Hardshrink", "Softshrink": "Softshrink",
 }  # fmt: skip
+_RULES = ("plain", "guided", "deconvnet")
 _GATES = {"Sigmoid": "Sigmoid", "Hardsigmoid": "Hardsigmoid", "Tanh": "Tanh"}
 _UNSURE = {
     "Where": "torch.where", "Maximum": "torch.maximum", "MaskedFill": "masked_fill",
@@ -44,6 +45,9 @@ class BackwardRule:
     also: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if self.name not in _RULES:
+            raise InputError(f"There is no backward rule {self.name!r}.{close_matches(self.name, _RULES)} "
+                             f"Known: {', '.join(_RULES)}.")  # fmt: skip
         for name in self.also:
             if name not in _OTHERS.values():
                 known = sorted(set(_OTHERS.values()))

@@ -1,6 +1,19 @@
 """The methods: one module per family, each method the few lines of its mathematics."""
 
-from . import activation, cam, gradient  # importing them registers their methods
+from .activation import Activations
 from .base import Method, list_methods, register
+from .cam import CAM, GradCAM, GuidedGradCAM
+from .gradient import DeconvNet, GuidedBackprop, Saliency
 
-__all__ = ["Method", "activation", "cam", "gradient", "list_methods", "register"]
+__all__ = [
+    "CAM",
+    "Activations",
+    "DeconvNet",
+    "GradCAM",
+    "GuidedBackprop",
+    "GuidedGradCAM",
+    "Method",
+    "Saliency",
+    "list_methods",
+    "register",
+]

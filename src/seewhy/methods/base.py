@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..engine.record import Needs
-from ..errors import InputError, InputTypeError, UnknownNameError, close_matches
+from ..errors import InputError, InputTypeError, MethodError, UnknownNameError, close_matches
 
 _registry: dict[str, type[Method]] = {}
 M = TypeVar("M", bound="type[Method]")
@@ -54,14 +54,14 @@ class Method:
     @property
     def needs(self) -> Needs:
         """What `compute` finds in its record."""
-        raise NotImplementedError(f"{type(self).__name__} must set `needs = Needs(...)`.")
+        raise MethodError(f"{type(self).__name__} must set `needs = Needs(...)`.")
 
     def compute(self, record: Any) -> Tensor:
         """The attribution of n images from a `Record` (a `LayerRecord` where something is needed at a layer).
 
         Returns a float tensor, ``(n, C, H, W)`` for an attribution of the input and ``(n, h, w)`` for one of positions.
         """
-        raise NotImplementedError(f"{type(self).__name__} must override compute(record).")
+        raise MethodError(f"{type(self).__name__} must override compute(record), here of {record!r}.")
 
     def to_maps(self, values: Tensor, size: tuple[int, int]) -> Tensor:
         """The maps ``(n, H, W)`` at the `size` of the input: bilinear, or the largest magnitude over the colours."""
@@ -87,6 +87,8 @@ def register(name: str) -> Callable[[M], M]:
         InputError: the name is taken by another method.
         InputTypeError: what is decorated is no `Method` subclass.
     """
+    if not isinstance(name, str):
+        raise InputTypeError("@seewhy.register needs a name: @seewhy.register('my_method').")
 
     def add(cls: M) -> M:
         if not (isinstance(cls, type) and issubclass(cls, Method)):
@@ -141,6 +143,9 @@ def make_methods(method: Any, options: dict[str, Any]) -> list[Method]:
     takers = [cls for cls in classes if isinstance(cls, type) and issubclass(cls, Method)]
     _check_options(options, takers)
     methods = [_make(cls, options) for cls in classes]
+    for one in methods:
+        if not isinstance(one.needs, Needs):
+            raise MethodError(f"`needs` of {one.label!r} must be a seewhy.Needs, not {one.needs!r}.")
     names = [m.label for m in methods]
     if repeated := {name for name in names if names.count(name) > 1}:
         raise InputError(f"Two methods are called {repeated.pop()!r}: give one of them another name=.")
@@ -151,10 +156,17 @@ def _check_options(options: dict[str, Any], takers: list[type[Method]]) -> None:
     valid = {option for cls in takers for option in options_of(cls)}
     for option in options:
         if option not in valid:
-            names = ", ".join(cls.registered_name or cls.__name__ for cls in takers)
-            known = f"Their options: {', '.join(sorted(valid))}." if valid else "They have no options."
+            names = ", ".join(cls.registered_name or cls.__name__ for cls in takers) or "instances, which have theirs"
+            known = f"Their options: {', '.join(sorted(valid))}." if valid else _no_options(takers)
             raise InputTypeError(f"No method asked for ({names}) has an option {option!r}."
                                  f"{close_matches(option, valid)} {known}")  # fmt: skip
+
+
+def _no_options(takers: list[type[Method]]) -> str:
+    plain = [cls.__name__ for cls in takers if cls.__annotations__ and "__dataclass_fields__" not in vars(cls)]
+    if plain:
+        return f"Options are the fields of a dataclass: put @dataclass(frozen=True) on {', '.join(plain)}."
+    return "They have no options." if takers else "Set options where the instance is made."
 
 
 def _make(method: Any, options: dict[str, Any]) -> Method:
