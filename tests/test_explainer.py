@@ -353,6 +353,7 @@ def test_the_layers_table():
     assert by_name["head"].layout == "-"
     assert by_name["stem.0"].type == "Conv2d"
     assert "<- chosen" in repr(table)
+    assert repr(table[-2:]).splitlines()[1].startswith(table[-2].name)
     assert [layer.name for layer in Explainer(small_cnn(), transform=TRANSFORM).layers()] == [
         layer.name for layer in table
     ]

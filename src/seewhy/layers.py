@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, SupportsIndex, overload
 
 import torch
 from torch import Tensor, nn
@@ -64,7 +64,16 @@ class LayerInfo:
 
 
 class LayerTable(list[LayerInfo]):
-    """A list of `LayerInfo` that shows as a table."""
+    """A list of `LayerInfo` that shows as a table, and so do its slices."""
+
+    @overload
+    def __getitem__(self, index: SupportsIndex) -> LayerInfo: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> LayerTable: ...
+
+    def __getitem__(self, index: SupportsIndex | slice) -> LayerInfo | LayerTable:
+        return LayerTable(super().__getitem__(index)) if isinstance(index, slice) else super().__getitem__(index)
 
     def __repr__(self) -> str:
         rows = [("layer", "type", "output", "layout", "")]
