@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import PIL.Image
 
     from .explainer import Prediction
+    from .explanation import Explanations
 
 SAMPLE = "cat"
 METHODS = ("saliency", "guided_backprop", "cam", "grad_cam", "guided_grad_cam")
@@ -93,36 +94,52 @@ def _explain(arguments: argparse.Namespace) -> None:
     from . import samples
 
     explainer = samples.explainer()
-    asked: list[str] = list(dict.fromkeys(arguments.method or METHODS))
-    files = arguments.photos + [name for name in asked if Path(name).is_file()]  # photos that came after --method
+    strays, methods = _told_apart(arguments.method or METHODS)
+    files = arguments.photos + strays
     photos: list[str] | list[PIL.Image.Image] = files or [samples.photo(SAMPLE)]
-    names = files or [f"the sample photo {SAMPLE!r}"]
     target = arguments.target
     explanations = explainer.explain(
         photos,
-        [name for name in asked if name not in files] or list(METHODS),
+        methods or list(METHODS),
         target=int(target) if target and re.fullmatch(r"\s*-?\d+\s*", target) else target,
         layer=arguments.layer,
     )
-    for name, best in zip(names, explainer.predict(photos), strict=True):
+    predictions = explainer.predict(photos)
+    _save(explanations, out)  # before anything is printed, so that a reader that hangs up loses no picture
+    for name, best in zip(files or [f"the sample photo {SAMPLE!r}"], predictions, strict=True):
         _print_predictions(name, best)
-    explanations.save(out)
     targets = dict.fromkeys(next(iter(explanations.values())).target_names)
-    print(f"Explained {', '.join(map(repr, filter(None, targets))) or 'no class'}: {out}")
+    _print(f"Explained {', '.join(map(repr, filter(None, targets))) or 'no class'}: {out}")
+
+
+def _told_apart(names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The photos and the methods among what came after ``--method``; a file called like a method is none."""
+    from .methods import list_methods
+
+    known, names = list_methods(), list(dict.fromkeys(names))
+    photos = [name for name in names if name not in known and Path(name).is_file()]
+    return photos, [name for name in names if name not in photos]
+
+
+def _save(explanations: Explanations, out: Path) -> None:
+    try:
+        explanations.save(out)
+    except OSError as error:
+        raise InputError(f"--out {str(out)!r} cannot be written: {error.strerror or error}.") from error
 
 
 def _print_predictions(name: str, predictions: Sequence[Prediction]) -> None:
-    print(_printable(name))
+    _print(name)
     width = max(len(prediction.name) for prediction in predictions)
     for prediction in predictions:
-        print(_printable(f"  {prediction.name:{width}}  {prediction.probability:6.1%}"))
-    print()
+        _print(f"  {prediction.name:{width}}  {prediction.probability:6.1%}")
+    _print("")
 
 
-def _printable(text: str) -> str:
-    """`text` as the terminal's encoding can show it."""
+def _print(text: str) -> None:
+    """Print `text` as the terminal's encoding can show it."""
     encoding = sys.stdout.encoding or "ascii"
-    return text.encode(encoding, "replace").decode(encoding)
+    print(text.encode(encoding, "replace").decode(encoding))
 
 
 def _methods(_: argparse.Namespace) -> None:
@@ -131,7 +148,7 @@ def _methods(_: argparse.Namespace) -> None:
     methods = list_methods()
     width = max(map(len, methods))
     for name, description in methods.items():
-        print(_printable(f"{name:{width}}  {description}"))
+        _print(f"{name:{width}}  {description}")
 
 
 @contextmanager
@@ -139,7 +156,7 @@ def _short_warnings() -> Iterator[None]:
     """Show a warning of seewhy's as one line, and none of other libraries."""
 
     def show(message: Warning | str, *_: object, **__: object) -> None:
-        print(f"seewhy: warning: {message}", file=sys.stderr)
+        _tell("warning", message)
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -149,8 +166,13 @@ def _short_warnings() -> Iterator[None]:
 
 
 def _fail(error: object) -> int:
-    print("seewhy: error: " + " ".join(str(error).split()), file=sys.stderr)
+    _tell("error", error)
     return 1
+
+
+def _tell(kind: str, message: object) -> None:
+    """One line on stderr, whatever lines the message has."""
+    print(f"seewhy: {kind}: {' '.join(str(message).split())}", file=sys.stderr)
 
 
 if __name__ == "__main__":
