@@ -31,7 +31,7 @@ from .explanation import Explanation, Explanations
 from .images import Images, gather, resolve_preprocessing
 from .layers import Layer, LayerTable, find_layers, unwrap
 from .methods import Method
-from .methods.base import make_methods
+from .methods.make import make_methods
 from .targets import ClassTarget, Scoring, check_finite, find_targets, probabilities, read_outputs, sums_to_one
 
 _BATCH_SIZE = 16

@@ -7,8 +7,10 @@ import torch
 
 import seewhy
 from seewhy.engine.record import Needs, Record
-from seewhy.methods.base import find_method, make_methods, upsample
+from seewhy.methods.base import upsample
 from seewhy.methods.cam import GradCAM, GuidedGradCAM
+from seewhy.methods.make import make_methods
+from seewhy.methods.registry import find_method
 
 
 def test_the_listing_has_a_line_for_each():

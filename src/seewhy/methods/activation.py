@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ..engine.record import LayerRecord, Needs
-from .base import Method, register, upsample
+from .base import Method, upsample
+from .registry import register
 
 
 @register("activations")

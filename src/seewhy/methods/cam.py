@@ -11,7 +11,8 @@ from torch import Tensor
 from ..engine.record import LayerRecord, Needs, Record
 from ..engine.rules import BackwardRule
 from ..errors import ModelError
-from .base import Method, as_tuple, register, upsample
+from .base import Method, as_tuple, upsample
+from .registry import register
 
 
 @register("grad_cam")

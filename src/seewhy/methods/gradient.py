@@ -9,7 +9,8 @@ from torch import Tensor
 
 from ..engine.record import Needs, Record
 from ..engine.rules import BackwardRule
-from .base import Method, as_tuple, register
+from .base import Method, as_tuple
+from .registry import register
 
 
 @register("saliency")
