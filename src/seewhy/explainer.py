@@ -30,6 +30,7 @@ from .errors import (
 from .explanation import Explanation, Explanations
 from .images import Images, gather, resolve_preprocessing
 from .layers import Layer, LayerTable, find_layers, unwrap
+from .layouts import Given, check_given
 from .methods import Method
 from .methods.make import make_methods
 from .targets import ClassTarget, Scoring, check_finite, find_targets, probabilities, read_outputs, sums_to_one
@@ -60,10 +61,13 @@ class Explainer:
         output: picks the scores ``(N, K)`` out of what the model returns. None: worked out.
         activation: ``"softmax"``, ``"sigmoid"`` or ``"none"``, from scores to probabilities. None: softmax; sigmoid for
             one class; scores that already sum to 1 are taken as they are.
+        layout: where the positions are in what layers return, where that is not worked out (rightly): ``"NCHW"``,
+            ``"NHWC"`` (channels last), ``"tokens"`` ``(N, prefix + h*w, C)``, or a function from a layer's output to
+            ``(N, C, h, w)``, or to None where it is to be worked out. The function only picks and reorders elements.
 
     Raises:
         InputTypeError: `model` is no module.
-        InputError: `device` is not where the model is, or `activation` is unknown.
+        InputError: `device` is not where the model is, or `activation` or `layout` is unknown.
 
     >>> import torch
     >>> from torch import nn
@@ -83,6 +87,7 @@ class Explainer:
         device: str | torch.device | None = None,
         output: Callable[[Any], Tensor] | None = None,
         activation: Literal["softmax", "sigmoid", "none"] | None = None,
+        layout: Given = None,
     ) -> None:
         if not isinstance(model, nn.Module):
             hint = " It is a class: make an instance of it." if isinstance(model, type) else ""
@@ -91,6 +96,7 @@ class Explainer:
             raise InputError(f"activation is one of {_ACTIVATIONS}, not {activation!r}.")
         if output is not None and not callable(output):
             raise InputTypeError(f"output must be callable, from what the model returns to scores; {output!r} is not.")
+        check_given(layout)
         self.model = model
         self._inner = unwrap(model)
         self._preprocessing = resolve_preprocessing(model, transform)
@@ -98,7 +104,7 @@ class Explainer:
         self._classes = None if isinstance(class_names, Mapping) else len(self._names) or None
         self._device = _parsed(device)
         _device(self._inner, self._device)
-        self._output, self._activation = output, activation
+        self._output, self._activation, self._layout = output, activation, layout
         self._chosen: dict[Any, str] = {}
         self._said: set[str] = set()
 
@@ -243,9 +249,9 @@ class Explainer:
             batch, _ = self._load(images, 0, 1)
             scoring = Scoring(find_targets(None, 1, self._names), self._output, self._classes)
             try:
-                measured = measure(self._inner, batch, Request((needs,), choose=True), scoring)
+                measured = self._passes(batch, Request((needs,), choose=True), scoring)
             except (GradientError, ModelError, LayerError):  # no score to choose by; the layers are there all the same
-                measured = measure(self._inner, batch, Request((), everything=True), scoring)
+                measured = self._passes(batch, Request((), everything=True), scoring)
         chosen = measured.layers[0].label if measured.layers else None
         return LayerTable(replace(layer, chosen=layer.name == chosen) for layer in measured.observer.seen)
 
@@ -269,15 +275,18 @@ class Explainer:
         """The passes for one chunk, at the layers asked for or the one remembered or chosen."""
         needs = tuple(method.needs for method in methods)
         if not any(n.layer for n in needs):
-            measured = measure(self._inner, batch, Request(needs), scoring)
+            measured = self._passes(batch, Request(needs), scoring)
             _check_cam_layer(layers, measured)
         elif layers is not None:
-            measured = measure(self._inner, batch, Request(needs, layers), scoring)
+            measured = self._passes(batch, Request(needs, layers), scoring)
         else:
             measured = self._measure_chosen(needs, batch, scoring)
         if measured.selected:
             self._check_outputs(measured.selected.outputs)
         return measured
+
+    def _passes(self, batch: Tensor, request: Request, scoring: Scoring) -> Measured:
+        return measure(self._inner, batch, replace(request, layout=self._layout), scoring)
 
     def _measure_chosen(self, needs: tuple[Needs, ...], batch: Tensor, scoring: Scoring) -> Measured:
         kind = (tuple(batch.shape[1:]), any(n.gradient for n in needs), scoring.kind)
@@ -285,11 +294,11 @@ class Explainer:
         if kind in self._chosen:
             remembered = tuple(find_layers(self._inner, self._chosen[kind]))
             with suppress(GradientError, LayerError):  # it did not run, or nothing leads there this time
-                before = measure(self._inner, batch, Request(needs, remembered), scoring)
+                before = self._passes(batch, Request(needs, remembered), scoring)
         if before and self._chosen[kind] not in before.dead:
             return before
         try:
-            measured = measure(self._inner, batch, Request(needs, choose=True), scoring)
+            measured = self._passes(batch, Request(needs, choose=True), scoring)
         except GradientError:
             if before is None:
                 raise

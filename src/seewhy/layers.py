@@ -1,4 +1,4 @@
-"""Layers: finding them by name, and where the positions are in what they return."""
+"""Layers: finding them by name, listing them, and which of them the automatic choice may take."""
 
 from __future__ import annotations
 
@@ -6,21 +6,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, SupportsIndex, overload
 
-import torch
 from torch import Tensor, nn
 
 from .errors import InputTypeError, LayerError, UnknownNameError, close_matches
+from .layouts import Layout
 
-_CHANNELS_FIRST = (
-    nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d, nn.InstanceNorm2d, nn.MaxPool2d, nn.AvgPool2d, nn.LPPool2d,
-    nn.FractionalMaxPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.Upsample, nn.PixelShuffle,
-)  # fmt: skip
-TELLING = (*_CHANNELS_FIRST, nn.LayerNorm)  # modules whose output tells grids and layouts to those after them
 _RESAMPLING = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
-_SEQUENTIAL = (nn.RNNBase, nn.Conv1d, nn.BatchNorm1d, nn.MaxPool1d, nn.AvgPool1d)  # of signals, not of tokens
 _POINTWISE = (nn.Linear, nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d)
-_MOST_PREFIX_TOKENS = 16
-Grid = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -52,7 +44,7 @@ class LayerInfo:
         name: dotted name, ``"name#2"`` for the second call of a module used several times.
         type: class name of the module.
         shape: shape of its output, the batch first.
-        layout: ``"NCHW"``, ``"NHWC"``, ``"tokens"`` or ``"-"`` (no positions).
+        layout: ``"NCHW"``, ``"NHWC"``, ``"tokens"``, ``"given"`` (by a function) or ``"-"`` (no positions).
         chosen: whether ``layer=None`` would choose it.
     """
 
@@ -162,150 +154,6 @@ def with_first_tensor(value: Any, tensor: Tensor) -> Any:
         return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
     except TypeError:  # a type of the model's own; it goes on with the tensor that it gave
         return value
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Where the positions of an activation are.
-
-    Attributes:
-        name: ``"NCHW"``, ``"NHWC"`` (channels last) or ``"tokens"`` ``(N, prefix + h*w, C)``.
-        grid: ``(h, w)``.
-        prefix: number of tokens before those of the grid (class, distillation, registers).
-    """
-
-    name: str
-    grid: Grid
-    prefix: int = 0
-
-    def to_nchw(self, activation: Tensor) -> Tensor:
-        """A view of `activation` as ``(N, C, h, w)``."""
-        if self.name == "NCHW":
-            return activation
-        if self.name == "NHWC":
-            return activation.movedim(-1, 1)
-        return torch.unflatten(activation[:, self.prefix :].movedim(-1, 1), 2, self.grid)
-
-
-class Layouts:
-    """Works out the layout of each module's output while the model runs on an input of ``(H, W)`` = `size`.
-
-    It keeps what is certain so far: the grids that convolutions and their like gave (among them the patch embedding
-    of a transformer), which layouts were certain for a shape, and which sequences were normalised as tokens are.
-    """
-
-    def __init__(self, batch: int, size: Grid, *, tokens_first: bool = False) -> None:
-        self._batch, self._size, self._tokens_first = batch, size, tokens_first
-        self._grids: list[Grid] = []
-        self._certain: dict[tuple[int, ...], set[str]] = {}
-        self._sequences: set[int] = set()
-        self._normed: set[tuple[int, ...]] = set()
-
-    def tell(self, module: nn.Module, shape: tuple[int, ...]) -> None:
-        """Learn from what `module` returned, if its type says what that is."""
-        if len(shape) not in (3, 4) or shape[0] != self._batch:
-            return
-        if len(shape) == 4 and isinstance(module, _CHANNELS_FIRST):
-            self._learn(Layout("NCHW", (shape[2], shape[3])), shape)
-        elif getattr(module, "normalized_shape", None) == (shape[-1],):
-            if len(shape) == 3:
-                self._normed.add(shape[1:])
-            elif self._fit((shape[1], shape[2])):
-                self._learn(Layout("NHWC", (shape[1], shape[2])), shape)
-
-    def see(self, module: nn.Module, output: Tensor) -> Layout | None:
-        """The layout of `output`, which `module` just returned; None where it has no positions.
-
-        Raises:
-            LayerError: two layouts fit equally well.
-        """
-        shape = tuple(output.shape)
-        self.tell(module, shape)
-        if len(shape) not in (3, 4) or shape[0] != self._batch or not output.is_floating_point():
-            return None
-        layout = self._of_sequence(module, shape) if len(shape) == 3 else self._of_image(module, shape)
-        return layout if layout and layout.grid[0] * layout.grid[1] > 1 else None
-
-    def _of_image(self, module: nn.Module, shape: tuple[int, ...]) -> Layout | None:
-        _, a, b, c = shape
-        if isinstance(module, _CHANNELS_FIRST):
-            return Layout("NCHW", (b, c))
-        first, last = self._fit((b, c)), self._fit((a, b))
-        if isinstance(module, nn.LayerNorm) and module.normalized_shape == (c,) and last:
-            return Layout("NHWC", (a, b))
-        if max(first, last) < 2 and self._of_heads(b):
-            return None
-        if first == last != 0:
-            return self._by_precedent(shape)
-        if first == last:
-            return None
-        return Layout("NCHW", (b, c)) if first > last else Layout("NHWC", (a, b))
-
-    def _learn(self, layout: Layout, shape: tuple[int, ...]) -> None:
-        if layout.grid in self._grids:
-            self._grids.remove(layout.grid)
-        self._grids.append(layout.grid)
-        self._certain.setdefault(shape, set()).add(layout.name)
-
-    def _fit(self, grid: Grid) -> int:
-        """2: a grid that a convolution gave; 1: of the input's aspect, to the pixel; 0: neither."""
-        if grid in self._grids:
-            return 2
-        (h, w), (height, width) = grid, self._size
-        return int(
-            h <= height and w <= width and (abs(h - height * w / width) <= 1 or abs(w - width * h / height) <= 1)
-        )
-
-    def _of_heads(self, tokens: int) -> bool:
-        """Whether (N, a, b, c) is (N, heads, tokens, d) of an attention."""
-        return tokens in self._sequences or any(
-            h * w > 1 and 0 <= tokens - h * w <= _MOST_PREFIX_TOKENS for h, w in self._grids
-        )
-
-    def _by_precedent(self, shape: tuple[int, ...]) -> Layout:
-        names = self._certain.get(shape, set())
-        if len(names) != 1:
-            raise LayerError(f"The layout of an output of shape {shape} is ambiguous: channels first or last?")
-        return Layout("NCHW", shape[2:]) if "NCHW" in names else Layout("NHWC", shape[1:3])  # type: ignore[arg-type]
-
-    def _of_sequence(self, module: nn.Module, shape: tuple[int, ...]) -> Layout | None:
-        """Tokens of a known grid after at most one other; of any likely grid if they were normalised as tokens are."""
-        _, count, width = shape
-        self._sequences.add(count)
-        if isinstance(module, _SEQUENTIAL):
-            return None
-        normed = (count, width) in self._normed
-        if not normed and width in {h * w for h, w in self._grids}:
-            return None  # (N, C, positions), as token-mixing layers have it
-        if self._tokens_first and count == self._batch:
-            raise LayerError(f"The layout of an output of shape {shape} is ambiguous: batch or tokens first?")
-        grids = list(reversed(self._grids))
-        if normed:
-            grids = grids or self._by_aspect(count)
-            grids += [half for grid in grids for half in _halvings(grid) if count - half[0] * half[1] in (0, 1)]
-        most = _MOST_PREFIX_TOKENS if normed else 1
-        fits = [(count - h * w, (h, w)) for h, w in grids if 0 <= count - h * w <= min(most, h * w)]
-        if not fits:
-            return None
-        prefix, grid = min(fits, key=lambda fit: fit[0])
-        return Layout("tokens", grid, prefix)
-
-    def _by_aspect(self, count: int) -> list[Grid]:
-        """Grids of the input's aspect, for patch embeddings that are no convolution."""
-        height, width = self._size
-        for prefix in (0, 1, 2):
-            for h in range(1, count - prefix + 1):
-                w, rest = divmod(count - prefix, h)
-                if rest == 0 and h * width == w * height:
-                    return [(h, w)]
-        return []
-
-
-def _halvings(grid: Grid) -> Iterator[Grid]:
-    h, w = grid
-    while h > 1 or w > 1:
-        h, w = (h + 1) // 2, (w + 1) // 2
-        yield h, w
 
 
 def is_candidate(module: nn.Module, layout: Layout) -> bool:

@@ -16,7 +16,8 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.utils.hooks import RemovableHandle
 
 from ..errors import LayerError, LayerNotRunError, close_matches
-from ..layers import TELLING, Layer, LayerInfo, Layout, Layouts, is_candidate, tensors, with_first_tensor
+from ..layers import Layer, LayerInfo, is_candidate, tensors, with_first_tensor
+from ..layouts import TELLING, Given, Layout, Layouts
 from .head import HeadFinder
 from .rules import relu_after
 
@@ -77,7 +78,8 @@ class Captured:
         if self.layout is None:
             raise LayerError(
                 f"Layer {self.label!r} has no positions that could be worked out: it returned a tensor of shape "
-                f"{tuple(self._output.shape)}. explainer.layers() lists those that have."
+                f"{tuple(self._output.shape)}. explainer.layers() lists those that have; "
+                "Explainer(..., layout=...) says where they are."
             )
 
 
@@ -93,6 +95,7 @@ class Observer:
         choose: capture every candidate of the automatic choice too.
         head: also look for the linear head that CAM needs.
         everything: watch every module; else, but to choose or for a head, those that are wanted or tell layouts.
+        layout: what the user says of layouts.
     """
 
     def __init__(
@@ -105,13 +108,15 @@ class Observer:
         choose: bool,
         head: bool,
         everything: bool,
+        layout: Given = None,
     ) -> None:
         self._gradients, self._choose, self._wanted = gradients, choose, wanted
         self._everything = everything or choose or head
         self._limit = _CHEAP_COPY * batch.numel()
         self._names = {module: name for name, module in model.named_modules() if name}
         tokens_first = any(vars(module).get("batch_first", True) is False for module in self._names)
-        self._layouts = Layouts(batch.shape[0], (batch.shape[-2], batch.shape[-1]), tokens_first=tokens_first)
+        size = batch.shape[-2], batch.shape[-1]
+        self._layouts = Layouts(batch.shape[0], size, tokens_first=tokens_first, given=layout)
         self._model = model
         self._handles: list[RemovableHandle] = []
         self._thread: int | None = threading.get_ident()  # whose calls are recorded; None when recording is over

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ModelError
-from ..layers import Layout, tensors
+from ..layers import tensors
+from ..layouts import Layout
 from .record import Head
 
 

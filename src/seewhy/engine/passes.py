@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..errors import GradientError, InputError, LayerError, ModelError
 from ..layers import Layer, find_layers, tensors
+from ..layouts import Given
 from ..targets import CONSTANT_TARGET, Scoring, Selected
 from .capture import Captured, Observer
 from .diagnose import where_gradient_ends
@@ -30,12 +31,14 @@ class Request:
         layers: those that the user named.
         choose: whether a layer must be chosen.
         everything: whether every module is to be watched, for the list of layers.
+        layout: what the user says of layouts.
     """
 
     needs: tuple[Needs, ...]
     layers: tuple[Layer, ...] = ()
     choose: bool = False
     everything: bool = False
+    layout: Given = None
 
     @property
     def rules(self) -> list[BackwardRule]:
@@ -135,6 +138,7 @@ def measure(model: nn.Module, batch: Tensor, request: Request, scoring: Scoring)
         choose=request.choose,
         head=head,
         everything=request.everything,
+        layout=request.layout,
     )
     found = Measured(batch.detach().clone().requires_grad_(bool(request.rules)), observer)
     with observer:
