@@ -3,21 +3,37 @@
 import subprocess
 import sys
 
+import pytest
+
 import seewhy
 
-HEAVY = ["matplotlib", "cv2", "torchvision", "sklearn", "skimage", "captum", "tqdm.auto", "pandas", "torch._dynamo"]
+HEAVY = ["matplotlib", "cv2", "torchvision", "sklearn", "skimage", "captum", "tqdm.auto", "pandas", "anywidget"]
 
 
 def test_every_public_name_is_there_and_documented():
     for name in seewhy.__all__:
         thing = getattr(seewhy, name)
         assert name == "__version__" or thing.__doc__
+        assert name in dir(seewhy)
+    with pytest.raises(AttributeError, match="no attribute 'Explaner'"):
+        _ = seewhy.Explaner
 
 
-def test_importing_seewhy_imports_nothing_heavy_but_torch():
-    code = f"import sys, torch, seewhy; print([m for m in {HEAVY} if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+def imported(code, names):
+    code = f"import sys; {code}; print([m for m in {names} if m in sys.modules])"
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def test_importing_seewhy_imports_nothing_heavy():
+    assert imported("import seewhy", [*HEAVY, "torch", "numpy", "PIL"]) == "[]"
+
+
+def test_its_names_import_nothing_heavy_but_torch():
+    assert imported("import torch; from seewhy import *", [*HEAVY, "torch._dynamo"]) == "[]"
+
+
+def test_rendering_imports_no_torch():
+    assert imported("import seewhy.render.panel", ["torch"]) == "[]"
 
 
 def test_errors_are_also_the_builtin_that_one_expects():

@@ -1,14 +1,35 @@
 """seewhy explains any PyTorch vision network: why did it answer that, and what has it learned?"""
 
-from . import samples
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from ._version import __version__
-from .engine.record import LayerRecord, Needs, Record
-from .engine.rules import BackwardRule
-from .errors import SeewhyError, SeewhyWarning
-from .explainer import Explainer, Prediction
-from .explanation import Explanation, Explanations
-from .methods import Method, list_methods, register
-from .targets import Target
+
+if TYPE_CHECKING:
+    from . import errors, methods, notebook, render, samples, testing, video
+    from .engine.record import LayerRecord, Needs, Record
+    from .engine.rules import BackwardRule
+    from .errors import SeewhyError, SeewhyWarning
+    from .explainer import Explainer, Prediction
+    from .explanation import Explanation
+    from .explanations import Explanations
+    from .methods import Method, list_methods, register
+    from .targets import Target
+
+# Where each public name lives: torch, which most of them need, is imported when the first is used.
+_MODULES = {
+    "engine.record": ("LayerRecord", "Needs", "Record"),
+    "engine.rules": ("BackwardRule",),
+    "errors": ("SeewhyError", "SeewhyWarning"),
+    "explainer": ("Explainer", "Prediction"),
+    "explanation": ("Explanation",),
+    "explanations": ("Explanations",),
+    "methods": ("Method", "list_methods", "register"),
+    "targets": ("Target",),
+}
+_SUBMODULES = ("errors", "methods", "notebook", "render", "samples", "testing", "video")
 
 __all__ = [
     "BackwardRule",
@@ -24,7 +45,26 @@ __all__ = [
     "SeewhyWarning",
     "Target",
     "__version__",
+    "errors",
     "list_methods",
+    "methods",
+    "notebook",
     "register",
+    "render",
     "samples",
+    "testing",
+    "video",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _SUBMODULES:
+        return importlib.import_module(f".{name}", __name__)
+    module = next((module for module, names in _MODULES.items() if name in names), None)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f".{module}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

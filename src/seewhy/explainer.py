@@ -27,7 +27,8 @@ from .errors import (
     TargetIndexError,
     warn,
 )
-from .explanation import Explanation, Explanations
+from .explanation import Explanation
+from .explanations import Explanations
 from .images import Images, gather, resolve_preprocessing
 from .layers import Layer, LayerTable, find_layers, unwrap
 from .layouts import Given, check_given

@@ -5,25 +5,23 @@ from __future__ import annotations
 import functools
 import operator
 import os
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from . import storage
-from .errors import ImageIndexError, ImageNotFoundError, InputError, InputTypeError, UnknownNameError, close_matches
-from .render import colour, panel, photo, tiles
+from . import photos, pictures, storage
+from .errors import ImageIndexError, InputError, InputTypeError
+from .pictures import Limits
+from .render import panel, photo, tiles
 from .render.overlay import overlay
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-Key: TypeAlias = str | tuple[str, str]
 
 DTYPES: dict[str, DTypeLike] = {
     "values": np.float32,
@@ -33,11 +31,9 @@ DTYPES: dict[str, DTypeLike] = {
     "scores": np.float32,
     "probabilities": np.float32,
 }
-STYLES = ("overlay", "map")
-CLIP = 99.0  # percentile: a few pixels of an input gradient dwarf all others
 WIDEST = 1600  # pixels of a picture in a notebook
 OTHER_FILES = (".npz", ".npy", ".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".pdf", ".svg")
-TILES, ROWS = 64, 8  # images at most in a notebook's picture of a batch, of a set
+TILES = 64  # images at most in a notebook's picture of a batch
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
@@ -142,86 +138,58 @@ class Explanation:
             target = f"targets=[{', '.join(map(repr, self.target_names[:3]))}{', …' if len(self) > 3 else ''}]"
         return f"Explanation({self.method}{layer}, {target}, maps={self.maps.shape})"
 
-    def image(self, style: str | None = None) -> NDArray[np.uint8]:
+    def image(self, style: str | None = None, *, limits: Limits = "own") -> NDArray[np.uint8]:
         """The explanation as pixels ready to show, uint8 (H, W, 3); several images as one grid of tiles.
 
-        `style="overlay"` lays the map's colours over the photo, `"map"` shows it alone; None takes the map alone for
-        gradients of the input, grey from black at 0 to white at the 99th percentile, and else the overlay. Maps with
-        negative values are drawn from blue over white at 0 to red. Another style is an UnknownNameError.
+        `style` is ``"overlay"`` (the map's colours over the photo), ``"map"`` (the map alone), ``"color"`` (the signed
+        values of an input's three colours about mid-grey) or ``"channels"`` (each channel of an activation as a tile,
+        16 a row, standardised: its mean mid-grey, a standard deviation 64 grey levels, a dead channel blank). None
+        takes the map alone for gradients of the input, grey from black at 0 to white, and else the overlay. Maps with
+        negative values are drawn from blue over white at 0 to red.
+
+        `limits` are the values at the ends of the colours: ``"own"`` for each image its own (the largest |value|; for
+        gradients of the input its 99th percentile), ``"shared"`` the same for all images, or a pair ``(low, high)``.
+        An unknown style is an UnknownNameError, one that does not fit the values an InputError.
         """
-        return tiles.tile([picture.pixels for picture in self._pictures(style)])
+        return tiles.tile([picture.pixels for picture in pictures.draw(self, style, limits)])
 
     def overlay(
-        self, on: photo.Photo | None = None, *, alpha: float | None = None, colormap: str | None = None
+        self,
+        on: photos.Photo | None = None,
+        *,
+        alpha: float | None = None,
+        colormap: str | None = None,
+        limits: Limits = "own",
     ) -> NDArray[np.uint8]:
         """The map's colours over what the model saw, or over the original photo; uint8 (H, W, 3), several as tiles.
 
         `on` is the photo of a single explanation as a path, PIL image or array: the map is then resized to it. It must
         be what the model saw, resized but not cropped, or it is an InputError. `alpha=None` lets the opacity
-        follow |map|, a number in 0..1 fixes it; `colormap` is any name in matplotlib.colormaps.
+        follow |map|, a number in 0..1 fixes it; `colormap` is any name in matplotlib.colormaps; `limits` as in `image`.
         """
-        if on is None:
-            return tiles.tile([self._overlay(i, self.images[i], alpha, colormap) for i in self._drawable()])
-        self._require_one("overlay(on=)", "overlay()")
-        original = photo.read(on)
-        photo.require_whole(original, self.images[0])
-        return self._overlay(0, original, alpha, colormap)
+        images = list(self.images)
+        if on is not None:
+            self._require_one("overlay(on=)", "overlay()")
+            images = [photos.read(on)]
+            photo.require_whole(images[0], self.images[0])
+        spans = pictures.spans(self, limits)
+        laid = [
+            overlay(images[i], self.maps[i], alpha=alpha, colormap=colormap, limits=spans[i])
+            for i in pictures.drawable(self)
+        ]
+        return tiles.tile(laid)
 
-    def _overlay(
-        self, i: int, image: NDArray[np.uint8], alpha: float | None = None, colormap: str | None = None
-    ) -> NDArray[np.uint8]:
-        return overlay(image, self.maps[i], alpha=alpha, colormap=colormap, limits=self._limits(i))
-
-    def _drawable(self) -> range:
-        if self.maps.ndim != 3 or not len(self):
-            raise InputError(f"pictures are drawn of maps (N, H, W) with N of 1 or more; these are {self.maps.shape}")
-        return range(len(self))
-
-    def _is_of_input(self) -> bool:
-        """Whether the raw attribution has a value per colour and pixel, as gradients of the input have."""
-        return self.values.ndim == 4 and self.values.shape[1] in (1, 3) and self.values.shape[2:] == self.maps.shape[1:]
-
-    def _limits(self, i: int) -> tuple[float, float]:
-        signed = bool((self.maps < 0).any())  # of all images, so that a column has one colour table
-        return colour.limits(self.maps[i], signed, percentile=self._percentile())
-
-    def _percentile(self) -> float:
-        return CLIP if self._is_of_input() else 100.0
-
-    def _pictures(self, style: str | None = None) -> list[panel.Picture]:
-        if style not in (None, *STYLES):
-            near = close_matches(str(style), STYLES)
-            raise UnknownNameError(f"no style is called {style!r}: give None or one of {', '.join(STYLES)}.{near}")
-        style = style or ("map" if self._is_of_input() else "overlay")
-        return [self._picture(i, style) for i in self._drawable()]
-
-    def _picture(self, i: int, style: str) -> panel.Picture:
-        low, high = self._limits(i)
-        table = "gray" if style == "map" and self._is_of_input() and low == 0 else colour.table_name(None, (low, high))
-        if style == "map":
-            pixels = colour.colorize(self.maps[i], table, (low, high))
-        else:
-            pixels = self._overlay(i, self.images[i])
-        scale = panel.Scale(colormap=table, low=low, high=high, percentile=self._percentile())
-        heading = (self.method, self.layer) if self.layer else (self.method,)
-        return panel.Picture(pixels=pixels, heading=heading, label=self._label(i), scale=scale)
-
-    def _label(self, i: int) -> panel.Label | None:
-        number, name = float(self.probabilities[i]), self.target_names[i]
-        truth = self.truth[i] if self.truth and self.targets[i] >= 0 else None
-        value = f"{number:.2f}" if np.isfinite(number) else f"score {self.scores[i]:.3g}"
-        value = value if np.isfinite(number) or np.isfinite(self.scores[i]) else ""
-        return panel.Label(name=name, value=value, truth=truth) if name or value else None
-
-    def plot(self, ax: Axes | None = None) -> Axes:
+    def plot(self, ax: Axes | None = None, *, style: str | None = None, limits: Limits = "shared") -> Axes:
         """Draw the picture with its method, layer, target and colour bar; returns the Axes. Several images are tiles.
 
-        `ax=None` makes a figure in pyplot; it is never shown for you. With `truth`, the label is in a white box where
-        the target is the true class and a red one where it is not.
+        `ax=None` makes a figure in pyplot; it is never shown for you. `style` and `limits` are as in `image`; all
+        images have the same colour range unless `limits` says otherwise. With `truth`, the label is in a white box
+        where the target is the true class and a red one where it is not.
         """
+        drawn = pictures.draw(self, style, limits)
         if ax is None:
-            return panel.single(self._pictures(), shown=True)
-        panel.draw(ax, panel.merge(self._pictures()))
+            return panel.single(drawn, shown=True)
+        panel.draw(ax, panel.merge(drawn))
         return ax
 
     def _repr_png_(self) -> bytes | None:
@@ -230,13 +198,24 @@ class Explanation:
         except Exception:  # a notebook falls back on the text form
             return None
 
-    def _png(self, widest: int = panel.LONGEST, most: int | None = None) -> bytes:
-        return panel.png(panel.single(self[:most]._pictures(), shown=False), widest=widest)
+    def _png(
+        self,
+        widest: int = panel.LONGEST,
+        most: int | None = None,
+        *,
+        style: str | None = None,
+        limits: Limits = "shared",
+    ) -> bytes:
+        drawn = pictures.draw(self[:most], style, limits)
+        if most and len(self) > most:
+            drawn[0] = replace(drawn[0], heading=(*drawn[0].heading, f"first {most} of {len(self)} images"))
+        return panel.png(panel.single(drawn, shown=False), widest=widest)
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: str | os.PathLike[str], *, style: str | None = None, limits: Limits = "shared") -> None:
         """Write the explanation: `.png` the picture as `plot` draws it, `.npz` the arrays, without a suffix both.
 
-        Parent folders are made. `image()` and `overlay()` give the bare pixels. Another suffix is an InputError.
+        `style` and `limits` are those of `plot`. Parent folders are made. `image()` and `overlay()` give the bare
+        pixels. Another suffix is an InputError.
         """
         path = Path(path)
         suffix = path.suffix.lower()
@@ -245,7 +224,8 @@ class Explanation:
                 f"save to .png (picture), .npz (arrays) or no suffix (both); got {path.suffix!r} in {path.name!r}"
             )
         one_file = suffix in (".png", ".npz")
-        _write(self, path.with_suffix("") if one_file else path, [path.suffix] if one_file else [".npz", ".png"])
+        stem, suffixes = (path.with_suffix(""), [path.suffix]) if one_file else (path, [".npz", ".png"])
+        write(self, stem, suffixes, self._png(style=style, limits=limits) if suffix != ".npz" else b"")
 
     @staticmethod
     def load(path: str | os.PathLike[str]) -> Explanation:
@@ -253,104 +233,7 @@ class Explanation:
 
         No file there is an ImageNotFoundError (a FileNotFoundError), another kind of file an InputError.
         """
-        return _read(Path(path))[0]
-
-
-class Explanations(Mapping[Key, Explanation]):
-    """Several methods' explanations of the same images, as a mapping.
-
-    A layer method is at `(method, layer)`, others at `method`; `["grad_cam"]` and `in` also find the one at a layer
-    where there is one. Two of the same name are an InputError, an unknown name an UnknownNameError.
-
-    >>> len(Explanations([]))
-    0
-    """
-
-    def __init__(self, explanations: Iterable[Explanation]) -> None:
-        self._of: dict[Key, Explanation] = {}
-        for one in explanations:
-            if not isinstance(one, Explanation):
-                raise InputTypeError(f"Explanations holds Explanation objects, got {type(one).__name__}")
-            key = one.method if one.layer is None else (one.method, one.layer)
-            if key in self._of:
-                raise InputError(
-                    f"two explanations are called {_said(key)}: give each its own name=, as in GradCAM(name='mine')"
-                )
-            self._of[key] = one
-
-    def __getitem__(self, key: Key) -> Explanation:
-        if key in self._of:
-            return self._of[key]
-        layers = [known for known in self._of if not isinstance(known, str) and known[0] == key]
-        if len(layers) == 1:
-            return self._of[layers[0]]
-        if layers:
-            raise UnknownNameError(f"{key!r} is there for several layers: take one of {', '.join(map(str, layers))}")
-        known = ", ".join(map(_said, self._of)) or "nothing"
-        raise UnknownNameError(f"no explanation is called {_said(key)}.{self._near(key)} Here: {known}")
-
-    def _near(self, key: Any) -> str:
-        return close_matches(_said(key), map(_said, self._of)) or close_matches(str(key), [_name(k) for k in self._of])
-
-    def __iter__(self) -> Iterator[Key]:
-        return iter(self._of)
-
-    def __len__(self) -> int:
-        return len(self._of)
-
-    def __repr__(self) -> str:
-        images = max((len(one) for one in self._of.values()), default=0)
-        return f"Explanations({', '.join(map(_said, self._of))}; images={images})"
-
-    def plot(self) -> panel.AxesGrid:
-        """Draw a row per image: what the model saw with its label, then every map; returns the Axes as an array."""
-        return panel.grid(self._rows(), shown=True)
-
-    def _rows(self, most: int | None = None) -> list[list[panel.Picture]]:
-        counts = {_said(key): len(one) for key, one in self._of.items()}
-        if len(set(counts.values())) != 1:
-            raise InputError(f"a grid needs explanations of the same images, got {counts or 'none'}")
-        parts = [one[:most] for one in self._of.values()]
-        columns = [_beside(parts[0])] + [_unlabelled(one, parts[0]) for one in parts]
-        return [list(row) for row in zip(*columns, strict=True)]
-
-    def _png(self, widest: int = panel.LONGEST, most: int | None = None) -> bytes:
-        return panel.png(panel.grid(self._rows(most), shown=False)[0, 0], widest=widest)
-
-    def _repr_png_(self) -> bytes | None:
-        try:
-            return self._png(WIDEST, ROWS)
-        except Exception:  # a notebook falls back on the text form
-            return None
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write all of it: the labelled grid as one picture to a ``.png``, or everything into a folder.
-
-        The folder gets each explanation's arrays and picture, as in `grad_cam-layer4.npz`, and the grid as `panel.png`.
-        The name of another kind of file is an InputError.
-        """
-        folder = Path(path)
-        if folder.suffix.lower() in OTHER_FILES:
-            raise InputError(
-                f"save to a folder, or to a .png (the grid only); got {folder.suffix!r} in {folder.name!r}"
-            )
-        picture = self._png()
-        if folder.suffix.lower() == ".png":
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            folder.write_bytes(picture)
-            return
-        used = {"panel"}
-        for i, one in enumerate(self._of.values()):
-            _write(one, folder / _stem(one, used), [".npz", ".png"], order=i)
-        (folder / "panel.png").write_bytes(picture)
-
-    @staticmethod
-    def load(folder: str | os.PathLike[str]) -> Explanations:
-        """The explanations that `save` wrote into the folder, in their order."""
-        files = sorted(Path(folder).glob("*.npz"))
-        if not files:
-            raise ImageNotFoundError(f"there is no explanation (.npz) in the folder {str(folder)!r}")
-        return Explanations(one for one, _ in sorted(map(_read, files), key=operator.itemgetter(1)))
+        return read(Path(path))[0]
 
 
 def _frozen(given: Any, dtype: DTypeLike) -> NDArray[Any]:
@@ -363,40 +246,13 @@ def _frozen(given: Any, dtype: DTypeLike) -> NDArray[Any]:
     return array
 
 
-def _name(key: Key) -> str:
-    return key if isinstance(key, str) else key[0]
-
-
-def _said(key: Any) -> str:
-    return f"{key[0]!r} at {key[1]!r}" if isinstance(key, tuple) and len(key) == 2 else repr(key)
-
-
-def _beside(one: Explanation) -> list[panel.Picture]:
-    """The first column: what the model saw, with the labels."""
-    return [panel.Picture(pixels=one.images[i], heading=("image",), label=one._label(i)) for i in one._drawable()]
-
-
-def _unlabelled(one: Explanation, first: Explanation) -> list[panel.Picture]:
-    """A column of maps, labelled only where they explain something else than the first column says."""
-    same = [a == b for a, b in zip(one.target_names, first.target_names, strict=True)]
-    return [replace(p, label=None if s else p.label) for p, s in zip(one._pictures(), same, strict=True)]
-
-
-def _stem(one: Explanation, used: set[str]) -> str:
-    """A file name of plain characters that is not used yet."""
-    plain = re.sub(r"[^A-Za-z0-9_.+-]+", "_", "-".join(filter(None, (one.method, one.layer))))[:120].strip("._-")
-    names = (f"{plain or 'explanation'}{end}" for end in ("", *(f"-{i}" for i in range(2, len(used) + 3))))
-    name = next(n for n in names if n.casefold() not in used)
-    used.add(name.casefold())
-    return name
-
-
-def _write(one: Explanation, stem: Path, suffixes: Sequence[str], order: int = 0) -> None:
+def write(one: Explanation, stem: Path, suffixes: Sequence[str], picture: bytes, order: int = 0) -> None:
+    """Write the picture and the arrays, as `suffixes` say; `order` is the place among others written together."""
     stem.parent.mkdir(parents=True, exist_ok=True)
     for suffix in suffixes:
         file = stem.with_name(stem.name + suffix)
         if suffix.lower() == ".png":
-            file.write_bytes(one._png())
+            file.write_bytes(picture)
         else:
             _write_arrays(one, file, order)
 
@@ -407,7 +263,8 @@ def _write_arrays(one: Explanation, file: Path, order: int) -> None:
     storage.write(file, arrays, {**stored, "provenance": dict(one.provenance)}, order)
 
 
-def _read(path: Path) -> tuple[Explanation, int]:
+def read(path: Path) -> tuple[Explanation, int]:
+    """What was written at the path, and its place among others."""
     file = path if path.suffix.lower() == ".npz" or path.is_file() else path.with_name(path.name + ".npz")
     stored, order = storage.read(file, DTYPES)
     try:

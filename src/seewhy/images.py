@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import io
 import os
-import stat
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,14 +15,8 @@ import PIL.Image
 import torch
 from numpy.typing import NDArray
 
-from .errors import (
-    ImageFileError,
-    ImageFolderError,
-    ImageNotFoundError,
-    InputError,
-    InputTypeError,
-    close_matches,
-)
+from . import photos
+from .errors import InputError, InputTypeError
 from .preprocessing import Preprocessing, resolve_preprocessing
 
 __all__ = ["Images", "Preprocessing", "gather", "resolve_preprocessing"]
@@ -35,8 +27,6 @@ ACCEPTED = (
     "a path, a PIL image, a NumPy array (H, W[, 3 or 4]) or (N, H, W, 3), a tensor (C, H, W) or (N, C, H, W), "
     "or a list of these"
 )
-_ROUNDING = 1e-6  # float pictures may leave 0..1 by this much
-_FOLDER_SCAN = 10_000  # names looked at for close matches
 
 
 # ------------------------------------------------------------------------------------------------------------- images
@@ -118,11 +108,11 @@ def _items(value: Any, index: int) -> list[_Item]:
     name = f"image {index}"
     if isinstance(value, (str, os.PathLike)):
         path = os.fsdecode(value)
-        _check_path(path)
-        return [_Item(f"image {index} ({path!r})", partial(_open_file, path), path)]
+        photos.check_path(path)
+        return [_Item(f"image {index} ({path!r})", partial(photos.open_file, path), path)]
     if isinstance(value, PIL.Image.Image):
-        _check_sides(name, value.size)
-        return [_Item(name, partial(_decoded, value, name))]
+        photos.check_sides(name, value.size)
+        return [_Item(name, partial(photos.decoded, value, name))]
     if isinstance(value, np.ndarray):
         return _array_items(value, index)
     if isinstance(value, torch.Tensor):
@@ -131,157 +121,25 @@ def _items(value: Any, index: int) -> list[_Item]:
     raise InputTypeError(f"{name} is of type {type(value).__name__}; expected {ACCEPTED}.{hint}")
 
 
-def _check_sides(name: str, shape: tuple[int, ...]) -> None:
-    if 0 in shape or not shape:
-        raise InputError(f"{name} has no pixels, shape {tuple(shape)}: an empty batch, or a side of length 0.")
-
-
-def _check_finite(name: str, finite: Array | torch.Tensor) -> None:
-    bad = int((~finite).sum())
-    if bad:
-        raise InputError(
-            f"{name} has {bad} NaN or infinite values; expected finite pixels. Clean or leave out that image."
-        )
-
-
-# -------------------------------------------------------------------------------------------------------------- files
-
-
-def _check_path(path: str) -> None:
-    try:
-        mode = Path(path).stat().st_mode if path else None
-    except (FileNotFoundError, NotADirectoryError, ValueError):
-        mode = None
-    except OSError as error:
-        raise ImageFileError(f"{path!r} cannot be read: {error.strerror}.") from error
-    if mode is None:
-        raise ImageNotFoundError(f"There is no file at {path!r}.{_path_hint(path)}")
-    if stat.S_ISDIR(mode):
-        raise ImageFolderError(f"{path!r} is a folder; pass its files: sorted(pathlib.Path({path!r}).glob('*.jpg')).")
-
-
-def _path_hint(path: str) -> str:
-    if "://" in path:
-        return " Web addresses are not fetched: download the image first."
-    try:
-        names = [entry.name for entry in islice(Path(path).parent.iterdir(), _FOLDER_SCAN)]
-    except (OSError, ValueError):
-        return f" The folder {str(Path(path).parent)!r} does not exist or cannot be read."
-    return close_matches(Path(path).name, names)
-
-
-def _open_file(path: str) -> PIL.Image.Image:
-    """The decoded image, upright by its EXIF orientation."""
-    from PIL import ImageOps
-
-    try:
-        with PIL.Image.open(path) as image:
-            image.load()
-            return ImageOps.exif_transpose(image)
-    except (Warning, MemoryError):
-        raise
-    except Exception as error:  # what Pillow's many readers raise on broken files is not documented
-        reason = "the file is empty" if not Path(path).stat().st_size else str(error)
-        raise ImageFileError(f"{path!r} cannot be read as an image: {reason}.") from error
-
-
-def _decoded(image: PIL.Image.Image, name: str) -> PIL.Image.Image:
-    try:
-        image.load()
-    except (OSError, SyntaxError, ValueError, PIL.Image.DecompressionBombError) as error:
-        raise ImageFileError(f"{name} cannot be decoded: {error}.") from error
-    return image
-
-
-# ----------------------------------------------------------------------------------------------------------- pictures
-
-
-def _rgb(image: PIL.Image.Image, name: str) -> PIL.Image.Image:
-    """Any Pillow mode as RGB: transparency over white, 16-bit and float grey scaled to 8 bits."""
-    if image.mode[0] in "IF":
-        image = _eight_bits(image, name)
-    if image.mode == "La":  # Pillow has only this way out of it
-        image = image.convert("LA")
-    try:
-        if image.mode in ("RGBA", "LA", "PA", "RGBa") or "transparency" in image.info:
-            image = image.convert("RGBA")
-            image = PIL.Image.alpha_composite(PIL.Image.new("RGBA", image.size, "white"), image)
-        return image if image.mode == "RGB" else image.convert("RGB")
-    except ValueError as error:
-        raise InputError(f"{name} has the Pillow mode {image.mode!r}, which has no way to RGB: {error}.") from error
-
-
-def _eight_bits(image: PIL.Image.Image, name: str) -> PIL.Image.Image:
-    """Grey of modes I;16, I and F, by the smallest usual range (0..1 of floats, 8 or 16 bits) that holds it."""
-    values = np.asarray(image).astype(np.float64)
-    _check_finite(name, np.isfinite(values))
-    tops = [65535.0] if image.mode.startswith("I;16") else [1.0, 255.0, 65535.0][image.mode == "I" :]
-    top = next((t for t in tops if values.max() <= t), None)
-    if top is None or values.min() < 0:
-        low, high = values.min(), values.max()
-        raise InputError(f"{name} has grey values from {low:g} to {high:g}; scale them to 0..1 and pass a NumPy array.")
-    return PIL.Image.fromarray(np.rint(values * (255 / top)).astype(np.uint8))
-
-
 def _array_items(array: Array, index: int) -> list[_Item]:
-    _check_sides(f"image {index}", array.shape)
-    _check_array(f"image {index}", array)
+    photos.check_sides(f"image {index}", array.shape)
+    photos.check_array(f"image {index}", array)
     items = []
     for i, picture in enumerate(array if array.ndim == 4 else array[None], index):
         if picture.dtype != np.uint8:
-            _check_unit_range(f"image {i}", picture)
-        items.append(_Item(f"image {i}", partial(_picture, picture)))
+            photos.check_unit_range(f"image {i}", picture)
+        items.append(_Item(f"image {i}", partial(photos.picture, picture)))
     return items
 
 
-def _check_array(name: str, array: Array) -> None:
-    given = f"{name} is a {array.dtype} array of shape {array.shape}"
-    if array.dtype == np.bool_:
-        raise InputError(f"{given}; pass (array * 255).astype('uint8').")
-    if array.dtype.kind in "iu" and array.dtype != np.uint8:
-        raise InputError(
-            f"{given}; pass .astype('uint8') for values in 0..255, or divide by the largest possible value."
-        )
-    if array.dtype != np.uint8 and array.dtype.kind != "f":
-        raise InputError(f"{given}; expected uint8, or floats in 0..1.")
-    if array.ndim == 2 or (array.ndim in (3, 4) and array.shape[-1] in (1, 3, 4)):
-        return
-    hint = "For other channels pass a float tensor (C, H, W) that is already transformed."
-    if array.ndim in (3, 4) and array.shape[-3] in (1, 3, 4):
-        order = "1, 2, 0" if array.ndim == 3 else "0, 2, 3, 1"
-        hint = f"It looks channels first: transpose it with array.transpose({order})."
-    raise InputError(f"{given}; expected (H, W), (H, W, 3 or 4) or (N, H, W, 3). {hint}")
-
-
-def _check_unit_range(name: str, picture: Array) -> None:
-    _check_finite(name, np.isfinite(picture))
-    low, high = float(picture.min()), float(picture.max())
-    if low < -_ROUNDING or high > 1 + _ROUNDING:
-        hint = (
-            "Divide by 255?"
-            if low >= 0 and high <= 255
-            else "Scale them to 0..1, or pass a float tensor that is already transformed."
-        )
-        raise InputError(f"{name} has float values from {low:g} to {high:g}; expected 0..1. {hint}")
-
-
-def _picture(array: Array) -> PIL.Image.Image:
-    """From (H, W[, 1, 3 or 4]), uint8 or floats in 0..1."""
-    if array.dtype != np.uint8:
-        array = np.rint(np.clip(array.astype(np.float64), 0, 1) * 255).astype(np.uint8)
-    if array.ndim == 3 and array.shape[-1] == 1:
-        array = array[..., 0]
-    return PIL.Image.fromarray(np.ascontiguousarray(array))
-
-
 def _tensor_items(tensor: torch.Tensor, index: int) -> list[_Item]:
-    _check_sides(f"image {index}", tensor.shape)
+    photos.check_sides(f"image {index}", tensor.shape)
     _check_tensor(f"image {index}", tensor)
     items = []
     for i, image in enumerate(tensor if tensor.ndim == 4 else tensor[None], index):
         if image.is_floating_point():
             if not image.sum(dtype=torch.float32).isfinite():  # a quick look
-                _check_finite(f"image {i}", torch.isfinite(image))
+                photos.check_finite(f"image {i}", torch.isfinite(image))
             items.append(_Item(f"image {i}", image))
         else:
             items.append(_Item(f"image {i}", partial(_tensor_picture, image)))
@@ -302,7 +160,7 @@ def _check_tensor(name: str, tensor: torch.Tensor) -> None:
 
 
 def _tensor_picture(tensor: torch.Tensor) -> PIL.Image.Image:
-    return _picture(tensor.permute(1, 2, 0).cpu().numpy())
+    return photos.picture(tensor.permute(1, 2, 0).cpu().numpy())
 
 
 # ------------------------------------------------------------------------------------------- into the model, and back
@@ -311,7 +169,7 @@ def _tensor_picture(tensor: torch.Tensor) -> PIL.Image.Image:
 def _model_input(item: _Item, preprocessing: Preprocessing) -> torch.Tensor:
     if isinstance(item.content, torch.Tensor):
         return item.content
-    picture = _rgb(item.content(), item.name)
+    picture = photos.rgb(item.content(), item.name)
     if preprocessing.assumed:
         preprocessing.say_once(
             f"No transform was given: {preprocessing.description}. "
@@ -338,7 +196,7 @@ def _transformed(result: Any, name: str) -> torch.Tensor:
     if image.ndim != 3 or 0 in image.shape:
         raise InputError(given)
     if not image.sum(dtype=torch.float32).isfinite():  # a quick look
-        _check_finite(f"The transform's result for {name}", torch.isfinite(image))
+        photos.check_finite(f"The transform's result for {name}", torch.isfinite(image))
     return image
 
 

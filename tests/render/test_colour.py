@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from seewhy.errors import InputError, UnknownNameError
-from seewhy.render import colorize, limits
+from seewhy.render import colorize, in_colour, limits
 
 
 def test_limits_start_at_zero_or_are_symmetric() -> None:
@@ -73,3 +73,14 @@ def test_an_unknown_colour_table_offers_a_close_one() -> None:
 def test_what_is_no_map_is_refused(heat: np.ndarray) -> None:
     with pytest.raises(InputError, match="map"):
         colorize(heat)
+
+
+def test_a_signed_attribution_in_colour_is_symmetric_about_grey() -> None:
+    values = np.random.default_rng(0).normal(size=(3, 5, 6))
+    assert (in_colour(values) == in_colour(10 * values)).all()
+    assert abs(in_colour(values).astype(int) + in_colour(-values) - 255).max() <= 1
+    assert (in_colour(np.zeros((3, 5, 6))) == 128).all()
+    values[0, 0, 0] = np.nan
+    assert in_colour(values)[0, 0, 0] == 128
+    with pytest.raises(InputError, match="three colours"):
+        in_colour(np.ones((4, 5, 6)))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+from seewhy.render.colour import colorize
 from seewhy.render.panel import Label, Picture, Scale, draw, grid, merge, png, single
 
 LONG = "Egyptian cat, a domestic cat of Egypt with a really long name"
@@ -77,8 +79,8 @@ def test_a_colour_bar_is_as_wide_as_its_picture_and_says_its_range() -> None:
     ("scale", "texts"),
     [
         (Scale(colormap="RdBu_r", low=-2.0, high=2.0), ["-2", "0", "2"]),
-        (Scale(colormap="gray", low=0.0, high=0.5, percentile=99), ["0", "≥ 0.5"]),
-        (Scale(colormap="RdBu_r", low=-1.0, high=1.0, percentile=99), ["≤ -1", "0", "≥ 1"]),
+        (Scale(colormap="gray", low=0.0, high=0.5, beyond=True), ["0", "≥ 0.5"]),
+        (Scale(colormap="RdBu_r", low=-1.0, high=1.0, beyond=True), ["≤ -1", "0", "≥ 1"]),
         (Scale(colormap="inferno", low=0.0, high=0.0), ["0"]),
         (Scale(colormap="inferno", low=0.0, high=1.5e-9), ["0", "1.5e-09"]),
     ],
@@ -105,13 +107,43 @@ def test_the_value_is_never_shortened_away() -> None:
     assert "…" in text
 
 
-def test_tiles_say_that_each_has_its_own_range() -> None:
+def _bar_texts(pictures: list[Picture]) -> list[str]:
+    return [t.get_text() for t in single(pictures, shown=False).child_axes[0].get_xticklabels()]
+
+
+def test_tiles_have_one_range_or_say_that_each_has_its_own() -> None:
     pictures = [_picture(label=Label(name=f"class {i}", value="0.5"), scale=HEAT) for i in range(3)]
     ax = single(pictures, shown=False)
     assert [t.get_text() for t in ax.texts] == ["class 0 0.5", "class 1 0.5", "class 2 0.5"]
-    assert [t.get_text() for t in ax.child_axes[0].get_xticklabels()] == ["0", "max of each"]
-    mixed = [_picture(scale=HEAT), _picture(scale=Scale(colormap="RdBu_r", low=-1, high=1))]
-    assert merge(mixed).scale is None
+    assert _bar_texts(pictures) == ["0", "12.3"]
+    assert _bar_texts([*pictures, _picture(scale=replace(HEAT, high=7.0))]) == ["0", "max of each"]
+    signed = [_picture(scale=Scale(colormap="RdBu_r", low=-m, high=m, end="99th percentile")) for m in (1.0, 2.0)]
+    assert _bar_texts(signed) == ["-99th percentile", "0", "99th percentile of each"]
+    assert merge([_picture(scale=HEAT), _picture(scale=Scale(colormap="RdBu_r", low=-1, high=1))]).scale is None
+    assert merge([_picture(scale=HEAT), _picture()]).scale is None
+
+
+def test_a_column_of_one_range_has_one_colour_bar_at_its_foot() -> None:
+    own = [replace(HEAT, high=float(i + 1)) for i in range(3)]
+    axes = grid([[_picture(scale=HEAT), _picture(scale=one)] for one in own], shown=False)
+    assert [len(ax.child_axes) for ax in axes[:, 0]] == [0, 0, 1]
+    assert [len(ax.child_axes) for ax in axes[:, 1]] == [1, 1, 1]
+
+
+def test_the_bar_shows_the_colours_of_the_map_and_of_an_overlay_as_over_mid_grey() -> None:
+    map_bar = HEAT.bar()
+    assert map_bar.shape == (1, 256, 3)
+    assert (map_bar[0, [0, -1]] == colorize(np.array([[0.0, 1.0]]))[0]).all()
+    over = replace(HEAT, over=True).bar()
+    assert over[0, 0].tolist() == [128, 128, 128]
+    assert (over[0, -1] == np.rint(128 + 0.85 * (map_bar[0, -1].astype(float) - 128))).all()
+
+
+def test_pictures_of_many_tiles_get_more_room() -> None:
+    def width(*pictures: Picture) -> float:
+        return float(single(list(pictures), shown=False).figure.get_figwidth())
+
+    assert width(_picture()) < width(_picture(), _picture(), _picture(), _picture()) < width(_picture(columns=16)) < 11
 
 
 def test_names_are_not_read_as_formulas() -> None:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
-from seewhy.errors import ImageFileError, ImageNotFoundError, InputError
-from seewhy.render.photo import read, require_whole
+from seewhy.errors import InputError
+from seewhy.render.photo import require_whole
 
 
 def _photo(height: int, width: int, smooth: float = 6, seed: int = 3) -> np.ndarray:
@@ -56,36 +54,3 @@ def test_faint_photos_are_told_apart_and_one_without_detail_is_refused() -> None
         require_whole(faint, _resize(faint[:, ::-1], (64, 96), Image.Resampling.BICUBIC))
     with pytest.raises(InputError, match="part of it matches"):
         require_whole(np.full((40, 40, 3), 90, np.uint8), np.full((20, 20, 3), 90, np.uint8))
-
-
-def test_read_takes_paths_pictures_and_arrays(tmp_path: Path) -> None:
-    photo = _photo(12, 20)
-    Image.fromarray(photo).save(tmp_path / "a.png")
-    alpha = np.dstack([photo, np.full(photo.shape[:2], 255, np.uint8)])
-    for given in (tmp_path / "a.png", str(tmp_path / "a.png"), Image.fromarray(photo), photo, photo / 255, alpha):
-        assert (read(given) == photo).all()
-
-
-def test_what_is_transparent_is_white() -> None:
-    clear = np.zeros((2, 3, 4), np.uint8)
-    assert (read(clear) == 255).all()
-    assert (read(Image.fromarray(clear)) == 255).all()
-
-
-def test_read_turns_the_photo_as_the_camera_says(tmp_path: Path) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    Image.fromarray(_photo(12, 20)).save(tmp_path / "a.jpg", exif=exif)
-    assert read(tmp_path / "a.jpg").shape == (20, 12, 3)
-
-
-def test_unreadable_files_are_named(tmp_path: Path) -> None:
-    with pytest.raises(ImageNotFoundError, match=r"no\.png"):
-        read(tmp_path / "no.png")
-    (tmp_path / "bad.png").write_bytes(b"")
-    with pytest.raises(ImageFileError, match=r"bad\.png"):
-        read(tmp_path / "bad.png")
-    Image.fromarray(_photo(60, 60)).save(tmp_path / "cut.png")
-    (tmp_path / "cut.png").write_bytes((tmp_path / "cut.png").read_bytes()[:3000])
-    with pytest.raises(ImageFileError, match=r"cut\.png"):
-        read(tmp_path / "cut.png")

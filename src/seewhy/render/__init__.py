@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from .colour import colorize, limits
+from .channels import channel_grid, standardized
+from .colour import colorize, in_colour, limits
 from .overlay import overlay
 
-__all__ = ["colorize", "limits", "overlay"]
+__all__ = ["channel_grid", "colorize", "in_colour", "limits", "overlay", "standardized"]

@@ -96,4 +96,21 @@ def colorize(
     return np.where(np.isnan(unit)[..., None], np.uint8(NEUTRAL), colours)
 
 
+def in_colour(values: ArrayLike, most: float | None = None) -> NDArray[np.uint8]:
+    """A signed attribution per colour, (3, H, W), as a picture about mid-grey: uint8 (H, W, 3).
+
+    0 is 128, +`most` white of that colour and -`most` black; larger values are clipped. None takes the largest |value|.
+    NaN is 128.
+
+    >>> in_colour(np.array([[[1.0]], [[0.0]], [[-3.0]]]), 2.0).tolist()
+    [[[191, 128, 0]]]
+    """
+    array = np.asarray(values, dtype=np.float64)
+    if array.ndim != 3 or array.shape[0] != 3 or array.size == 0:
+        raise InputError(f"an attribution of three colours is (3, H, W), got shape {array.shape}")
+    most = limits(array, signed=True)[1] if most is None else most
+    unit = np.clip(np.nan_to_num(array / (most or 1.0)), -1, 1)
+    return np.asarray(np.rint(127.5 + 127.5 * unit).transpose(1, 2, 0).astype(np.uint8))
+
+
 _limits = limits  # `colorize` has an argument of this name

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from . import colour
+from .overlay import overlay
 from .text import fit, fit_end, width_of
 from .tiles import columns_of, corners, tile
 
@@ -57,13 +59,16 @@ class Label:
 class Scale:
     """The colours of a picture: the table, the values at its ends, and what stands there if not the numbers.
 
-    A `percentile` below 100 says where the ends were set: values beyond them have the colours of the ends.
+    `end` is what the ends are, as in "99th percentile"; `beyond`: whether there are values beyond them, which have the
+    colours of the ends; `over`: whether the colours lie over a photo, fading out towards 0.
     """
 
     colormap: str
     low: float
     high: float
-    percentile: float = 100.0
+    end: str = "max"
+    beyond: bool = False
+    over: bool = False
     texts: tuple[str, ...] = ()
 
     def ticks(self) -> list[tuple[float, str]]:
@@ -72,12 +77,20 @@ class Scale:
         >>> Scale(colormap="RdBu_r", low=-2.0, high=2.0).ticks()
         [(-2.0, '-2'), (0.0, '0'), (2.0, '2')]
         """
-        values = sorted({self.low, 0.0, self.high})
+        values = sorted({self.low, 0.0, self.high} if self.low <= 0 <= self.high else {self.low, self.high})
         return list(zip(values, self.texts or map(self._text, values), strict=True))
 
     def _text(self, value: float) -> str:
-        beyond = "" if value == 0 or self.percentile == 100 else "≤ " if value < 0 else "≥ "
+        beyond = "" if value == 0 or not self.beyond else "≤ " if value == self.low else "≥ "
         return f"{beyond}{value:.3g}"
+
+    def bar(self) -> NDArray[np.uint8]:
+        """The colours from low to high, uint8 (1, 256, 3); those that lie over a photo, over mid-grey."""
+        span = self.low, self.high
+        values = np.linspace(*span, 256)[None]
+        if self.over:
+            return overlay(np.full((1, 256), colour.NEUTRAL, np.uint8), values, colormap=self.colormap, limits=span)
+        return colour.colorize(values, self.colormap, span)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,36 +105,49 @@ class Mark:
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
-    """Pixels uint8 (H, W, 3) with what is written above, below and on them; `heading` has one or two lines."""
+    """Pixels uint8 (H, W, 3) with what is written above, below and on them; `heading` has up to three lines.
+
+    `columns` is how many tiles stand side by side in it, as a measure of the width that it needs.
+    """
 
     pixels: NDArray[np.uint8]
     heading: tuple[str, ...] = ()
     label: Label | None = None
     scale: Scale | None = None
     marks: tuple[Mark, ...] = ()
+    columns: int = 1
 
 
 def merge(pictures: Sequence[Picture]) -> Picture:
-    """A batch of one map each as one picture of tiles; each keeps its own colour range, and the bar says so."""
+    """A batch of one map each as one picture of tiles; where each has its own colour range, the bar says so."""
     if len(pictures) == 1:
         return pictures[0]
     height, width = pictures[0].pixels.shape[:2]
     places = corners(len(pictures), height, width)
     marks = [Mark(label=p.label, x=x, y=y, width=width) for p, (x, y) in zip(pictures, places, strict=True) if p.label]
-    pixels = tile([p.pixels for p in pictures])
     return replace(
-        pictures[0], pixels=pixels, label=None, marks=tuple(marks), scale=_shared([p.scale for p in pictures])
+        pictures[0],
+        pixels=tile([p.pixels for p in pictures]),
+        label=None,
+        marks=tuple(marks),
+        scale=_shared([p.scale for p in pictures]),
+        columns=columns_of(len(pictures), height, width) * pictures[0].columns,
     )
 
 
 def _shared(scales: Sequence[Scale | None]) -> Scale | None:
-    known = [scale for scale in scales if scale]
-    if len(known) < len(scales) or len({scale.colormap for scale in known}) > 1:
+    """The scale of all; where each has its own ends, with words for them; None where there is none for all."""
+    first = scales[0]
+    if first is None or any(scale is None or scale.colormap != first.colormap for scale in scales):
         return None
-    end = "max" if known[0].percentile == 100 else f"{known[0].percentile:g}th percentile"
-    if known[0].low < 0:
-        return replace(known[0], low=-1.0, high=1.0, texts=(f"-{end}", "0", f"{end} of each"))
-    return replace(known[0], low=0.0, high=1.0, texts=("0", f"{end} of each"))
+    if all(scale == first for scale in scales):
+        return first
+    low, texts = (
+        (-1.0, (f"-{first.end}", "0", f"{first.end} of each"))
+        if first.low < 0
+        else (0.0, ("0", f"{first.end} of each"))
+    )
+    return replace(first, low=low, high=1.0, texts=texts)
 
 
 def draw(ax: Axes, picture: Picture) -> None:
@@ -172,16 +198,14 @@ def _mark(ax: Axes, mark: Mark, pixels: int) -> None:
 
 def _bar(ax: Axes, scale: Scale, ink: str) -> Axes:
     """A thin colour bar below the picture, as wide as it; returns its axes."""
-    from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import Normalize
-
     height = _points(ax)[1]
-    bar = ax.inset_axes((0, -(BAR_GAP + BAR) / height, 1, BAR / height))
-    span = Normalize(scale.low, scale.high if scale.high > scale.low else scale.low + 1)
-    colours = ax.figure.colorbar(ScalarMappable(span, scale.colormap), cax=bar, orientation="horizontal")
+    bar: Axes = ax.inset_axes((0, -(BAR_GAP + BAR) / height, 1, BAR / height))
+    high = scale.high if scale.high > scale.low else scale.low + 1
+    bar.imshow(scale.bar(), extent=(scale.low, high, 0, 1), aspect="auto")
     values, texts = zip(*scale.ticks(), strict=True)
-    colours.set_ticks(values, labels=texts, fontsize=7, color=ink, **PLAIN)
-    colours.outline.set_visible(False)
+    bar.set_xticks(values, labels=texts, fontsize=7, color=ink, **PLAIN)
+    bar.set(yticks=[])
+    bar.spines[:].set(color="#888888", linewidth=0.4)  # one end may have the colour of the page
     bar.tick_params(length=0, pad=2, which="both")
     _inward(bar.get_xticklabels())
     return bar
@@ -219,8 +243,7 @@ def _ink(ax: Axes) -> str:
 def single(pictures: Sequence[Picture], *, shown: bool) -> Axes:
     """One explanation's figure: its picture, or the tiles of its batch."""
     whole = merge(pictures)
-    columns = columns_of(len(pictures), *pictures[0].pixels.shape[:2])
-    ax: Axes = grid([[whole]], widest=3.6 if len(pictures) == 1 else min(10.0, 2.4 * columns), shown=shown)[0, 0]
+    ax: Axes = grid([[whole]], widest=3.6 if whole.columns == 1 else min(10.0, 2.4 * whole.columns), shown=shown)[0, 0]
     return ax
 
 
@@ -230,6 +253,7 @@ def grid(rows: Sequence[Sequence[Picture]], *, widest: float | None = None, show
     `widest` is a column's width in inches (None: 2.2, less where there are many); `shown` makes the figure in pyplot,
     to be displayed, and otherwise one of its own that nobody else sees.
     """
+    rows = _one_bar(rows)
     across, down = widest or float(np.clip(26 / len(rows[0]), NARROWEST, 2.2)), 8.0
     height, width = _size(rows[0][0], across, down)
     column = max(width, NARROWEST)
@@ -248,6 +272,13 @@ def grid(rows: Sequence[Sequence[Picture]], *, widest: float | None = None, show
         )  # one line is set at the height of the first of two
         draw(ax, replace(rows[i][j], heading=heading))
     return axes
+
+
+def _one_bar(rows: Sequence[Sequence[Picture]]) -> list[list[Picture]]:
+    """The rows with one colour bar at the foot of each column that has one scale."""
+    same = [len({row[j].scale for row in rows}) == 1 for j in range(len(rows[0]))]
+    above = [[replace(p, scale=None) if one else p for p, one in zip(row, same, strict=True)] for row in rows[:-1]]
+    return [*above, list(rows[-1])]
 
 
 def _size(picture: Picture, across: float, down: float) -> tuple[float, float]:

@@ -1,54 +1,14 @@
-"""The original photo, and whether what the model saw is the whole of it."""
+"""Whether what the model saw is the whole of a photo."""
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-from typing import TypeAlias
-
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
 
-from ..errors import ImageFileError, ImageNotFoundError, InputError
-from .overlay import as_photo
-
-Photo: TypeAlias = "str | os.PathLike[str] | Image.Image | NDArray[np.generic]"
+from ..errors import InputError
 
 ALIKE = 12.0  # grey levels by which two ways of resizing one photo may differ on average
 CROPS = np.linspace(0.4, 0.98, 30)  # shares of the photo that a centre crop might keep
-
-
-def read(photo: Photo) -> NDArray[np.uint8]:
-    """The photo as uint8 RGB (H, W, 3), transparency over white; a file is turned as its EXIF says.
-
-    >>> read(Image.new("L", (3, 2))).shape
-    (2, 3, 3)
-    """
-    if isinstance(photo, (str, os.PathLike)):
-        photo = _open(Path(photo))
-    array = np.asarray(_rgb(photo) if isinstance(photo, Image.Image) else photo)
-    if array.ndim == 3 and array.shape[2] == 4 and array.dtype == np.uint8:
-        array = np.asarray(_rgb(Image.fromarray(array)))
-    return as_photo(array).astype(np.uint8)
-
-
-def _rgb(photo: Image.Image) -> Image.Image:
-    if not photo.has_transparency_data:
-        return photo.convert("RGB")
-    photo = photo.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", photo.size, "white"), photo).convert("RGB")
-
-
-def _open(path: Path) -> Image.Image:
-    try:
-        with Image.open(path) as image:
-            image.load()
-            return ImageOps.exif_transpose(image)
-    except FileNotFoundError as error:
-        raise ImageNotFoundError(f"there is no photo at {str(path)!r}") from error
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ImageFileError(f"the photo {str(path)!r} cannot be read: {error}") from error
 
 
 def require_whole(photo: NDArray[np.uint8], seen: NDArray[np.uint8]) -> None:

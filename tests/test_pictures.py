@@ -1,0 +1,193 @@
+"""What an explanation looks like in each style, and which values its colours span."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from seewhy.errors import InputError, InputTypeError, UnknownNameError
+from seewhy.explanation import Explanation
+from seewhy.explanations import Explanations
+from seewhy.pictures import draw, spans
+from seewhy.render import channel_grid
+
+HEIGHT, WIDTH = 24, 36
+
+
+def _make(values: np.ndarray, maps: np.ndarray, method: str = "grad_cam", layer: str | None = "layer4") -> Explanation:
+    count = len(maps)
+    return Explanation(
+        values=values,
+        maps=maps,
+        images=np.random.default_rng(count).integers(0, 256, (count, HEIGHT, WIDTH, 3), dtype=np.uint8),
+        targets=np.zeros(count, int),
+        target_names=("cat",) * count,
+        scores=np.ones(count),
+        probabilities=np.ones(count),
+        method=method,
+        layer=layer,
+    )
+
+
+def _gradient(count: int = 2) -> Explanation:
+    values = (
+        np.random.default_rng(7).normal(size=(count, 3, HEIGHT, WIDTH)) * np.arange(1, count + 1)[:, None, None, None]
+    )
+    return _make(values, abs(values).max(1), "guided_backprop", None)
+
+
+def _heat(*peaks: float) -> Explanation:
+    maps = np.stack([np.linspace(0, peak, HEIGHT * WIDTH).reshape(HEIGHT, WIDTH) for peak in peaks])
+    return _make(maps[:, ::6, ::6], maps)
+
+
+def _activations(channels: int = 20, count: int = 1) -> Explanation:
+    values = np.random.default_rng(3).normal(size=(count, channels, 4, 6))
+    values[:, 1], values[:, 2] = 0, 5
+    return _make(values, np.ones((count, HEIGHT, WIDTH)), "activations")
+
+
+class TestColour:
+    def test_guided_gradients_have_their_three_colours_about_mid_grey(self) -> None:
+        e = _gradient(1)
+        pixels = e.image("color")
+        most = np.percentile(abs(e.values), 99)
+        expected = 127.5 + 127.5 * np.clip(e.values[0] / most, -1, 1).transpose(1, 2, 0)
+        assert pixels.shape == (HEIGHT, WIDTH, 3)
+        assert abs(pixels - expected).max() <= 0.51
+
+    def test_zero_is_grey_and_signs_are_symmetric(self) -> None:
+        values = np.zeros((1, 3, HEIGHT, WIDTH))
+        values[0, 0, 5, 6], values[0, 2, 7, 8] = 2, -2
+        pixels = _make(values, abs(values).max(1), layer=None).image("color", limits=(-2.0, 2.0))
+        assert pixels[0, 0].tolist() == [128, 128, 128]
+        assert pixels[5, 6].tolist() == [255, 128, 128]
+        assert pixels[7, 8].tolist() == [128, 128, 0]
+
+    def test_only_attributions_of_three_colours_have_it(self) -> None:
+        with pytest.raises(InputError, match=r"style='color'.*'grad_cam' are \(1, 4, 6\)"):
+            _heat(1.0).image("color")
+        values = np.ones((1, 1, HEIGHT, WIDTH))
+        with pytest.raises(InputError, match="three colours"):
+            _make(values, values[:, 0], "saliency").image("color")
+
+
+class TestChannels:
+    def test_there_are_sixteen_a_row(self) -> None:
+        e = _activations(20)
+        assert (e.image("channels") == channel_grid(e.values[0])).all()
+        side, gap = 28, 1
+        assert e.image("channels").shape == (2 * side + gap, 16 * 42 + 15 * gap, 3)
+
+    def test_in_a_panel_they_are_about_square(self) -> None:
+        grid = Explanations([_activations(100)])._rows(style="channels")[0][1].pixels
+        assert 0.5 < grid.shape[0] / grid.shape[1] < 2
+
+    def test_only_activations_have_it(self) -> None:
+        for e in (_heat(1.0), _gradient(1)):
+            with pytest.raises(InputError, match="activations"):
+                e.image("channels")
+
+
+class TestLimits:
+    def test_each_its_own_or_one_for_all(self) -> None:
+        e = _heat(1.0, 4.0)
+        assert spans(e, "own") == [(0.0, 1.0), (0.0, 4.0)]
+        assert spans(e, "shared") == [(0.0, 4.0)] * 2
+        assert spans(e, (-1, 2)) == [(-1.0, 2.0)] * 2
+
+    def test_gradients_span_to_the_99th_percentile(self) -> None:
+        e = _gradient()
+        assert spans(e, "shared")[0][1] == pytest.approx(np.percentile(e.maps, 99))
+        assert spans(e, "own")[0][1] == pytest.approx(np.percentile(e.maps[0], 99))
+        most = np.percentile(abs(e.values), 99)
+        assert spans(e, "shared", "color")[0] == pytest.approx((-most, most))
+        assert spans(e, (-1, 3), "color") == [(-3.0, 3.0)] * 2
+
+    def test_in_a_figure_images_share_a_scale_and_as_pixels_each_has_its_own(self) -> None:
+        e = _heat(1.0, 4.0)
+        own, shared = (p.pixels for p in (draw(e)[0], draw(e, limits="shared")[0]))
+        assert (e[0].image() == own).all()
+        assert (e[0].image() != shared).any()
+        ax = e.plot()
+        assert [t.get_text() for t in ax.child_axes[0].get_xticklabels()] == ["0", "4"]
+        ax = e.plot(limits="own")
+        assert [t.get_text() for t in ax.child_axes[0].get_xticklabels()] == ["0", "max of each"]
+
+    def test_the_same_value_has_the_same_colour_where_the_scale_is_shared(self) -> None:
+        one, two = draw(_heat(1.0, 4.0), "map", "shared")
+        flat_one, flat_two = one.pixels.reshape(-1, 3), two.pixels.reshape(-1, 3)
+        assert abs(flat_one[-1].astype(int) - flat_two[(HEIGHT * WIDTH - 1) // 4]).max() <= 3
+
+    def test_values_beyond_are_told(self) -> None:
+        def texts(e: Explanation, **options: Any) -> list[str]:
+            return [text for p in draw(e, **options) if p.scale for _, text in p.scale.ticks()]
+
+        assert texts(_heat(4.0), limits=(0.0, 2.0)) == ["0", "≥ 2"]
+        assert texts(_heat(4.0), limits=(0.0, 8.0)) == ["0", "8"]
+        assert texts(_heat(4.0), limits=(1.0, 2.0)) == ["≤ 1", "≥ 2"]
+        assert all(text.startswith(("0", "≥ ")) for text in texts(_gradient()))
+
+    def test_an_overlay_takes_limits(self) -> None:
+        e = _heat(1.0)
+        assert (e.overlay(limits=(0.0, 1.0)) == e.overlay()).all()
+        assert (e.overlay(limits=(0.0, 4.0)) == _heat(4.0).overlay()).mean() < 0.9
+
+    def test_a_grid_passes_them_on(self) -> None:
+        both = Explanations([_heat(1.0, 4.0), _gradient()])
+        own, shared, given = (both._rows(limits=limits)[0][1].scale for limits in ("own", "shared", (0.0, 9.0)))
+        assert own
+        assert shared
+        assert given
+        assert (own.high, shared.high, given.high) == (1.0, 4.0, 9.0)
+
+    @pytest.mark.parametrize(
+        ("limits", "error"),
+        [
+            ("each", UnknownNameError),
+            ((2.0, 1.0), InputError),
+            ((0.0, np.nan), InputError),
+            ((0.0,), InputTypeError),
+            (3, InputTypeError),
+            (("a", "b"), InputTypeError),
+        ],
+    )
+    def test_others_are_refused(self, limits: Any, error: type[Exception]) -> None:
+        with pytest.raises(error, match="limits"):
+            _heat(1.0).image(limits=limits)
+
+
+class TestStylesOfASet:
+    def test_a_style_is_taken_by_those_that_it_fits(self) -> None:
+        both = Explanations([_gradient(), _heat(1.0, 2.0)])
+        row = both._rows(style="color")[0]
+        assert (row[1].pixels == draw(both["guided_backprop"], "color", "shared")[0].pixels).all()
+        assert (row[2].pixels == draw(both["grad_cam"], "overlay", "shared")[0].pixels).all()
+
+    def test_a_style_that_fits_none_or_is_none_is_an_error(self) -> None:
+        with pytest.raises(InputError, match="fits none of 'grad_cam' at 'layer4'"):
+            Explanations([_heat(1.0)]).plot(style="color")
+        with pytest.raises(UnknownNameError, match="Did you mean 'color'"):
+            Explanations([_gradient()]).plot(style="colour")
+
+    def test_saving_takes_it_too(self, tmp_path: Any) -> None:
+        both = Explanations([_gradient(), _heat(1.0, 2.0)])
+        both.save(tmp_path / "plain")
+        both.save(tmp_path / "color", style="color")
+        same = {
+            f.name: f.read_bytes() == (tmp_path / "color" / f.name).read_bytes() for f in (tmp_path / "plain").iterdir()
+        }
+        assert {name for name, equal in same.items() if not equal} == {"panel.png", "guided_backprop.png"}
+
+
+def test_a_capped_notebook_picture_says_so() -> None:
+    many = _heat(*np.linspace(1, 2, 70))
+    assert Explanations([many])._rows(8)[0][0].heading == ("image", "first 8 of 70")
+    assert Explanations([many[:8]])._rows(8)[0][0].heading == ("image",)
+
+
+def test_activations_of_many_images_are_tiles_of_grids() -> None:
+    one, two = _activations(20, 1), _activations(20, 2)
+    assert two.image("channels").shape[0] > one.image("channels").shape[0]
