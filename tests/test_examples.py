@@ -1,21 +1,30 @@
 """The examples and the README's own code run as printed, in an empty folder."""
 
+import base64
+import io
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.mark.parametrize("example", sorted(path.name for path in (ROOT / "examples").glob("*.py")))
+@pytest.mark.parametrize("example", ["quickstart.py", "custom_method.py"])
 def test_example(example, tmp_path):
     done = subprocess.run([sys.executable, ROOT / "examples" / example], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "Warning" not in done.stderr
     assert list(tmp_path.glob("*.png"))
+
+
+def test_every_example_is_run():
+    names = {path.name for path in (ROOT / "examples").iterdir() if path.is_file()}
+    assert names == {"quickstart.py", "custom_method.py", "vgg16_walkthrough.py", "notebook.ipynb"}
 
 
 def test_the_readmes_code(tmp_path):
@@ -45,3 +54,51 @@ def test_what_the_readme_links_to_is_there():
     missing = [link for link in links if not (ROOT / link).is_file()]
     assert not missing
     assert 50_000 < (ROOT / "docs/seewhy.png").stat().st_size < 700_000
+
+
+def test_the_walk_through_of_a_vgg(tmp_path):
+    done = subprocess.run(
+        [sys.executable, ROOT / "examples" / "vgg16_walkthrough.py"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(re.findall(r"^ *\d+ \S.* +\d+\.\d%$", done.stdout, re.MULTILINE)) == 3
+    with Image.open(tmp_path / "cat.png") as photo, Image.open(tmp_path / "vgg16_grad_cam.png") as laid_over:
+        assert laid_over.size == photo.size == (451, 300)
+        assert np.abs(np.asarray(photo).astype(int) - np.asarray(laid_over)).max() > 30
+    with Image.open(tmp_path / "vgg16_panels.png") as panels:
+        assert panels.width > 2 * panels.height
+
+
+@pytest.fixture(scope="module")
+def notebook(tmp_path_factory):
+    """The notebook after its cells have run, in an empty folder."""
+    nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
+    book = nbformat.read(ROOT / "examples" / "notebook.ipynb", as_version=4)
+    resources = {"metadata": {"path": str(tmp_path_factory.mktemp("notebook"))}}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MPLBACKEND", raising=False)  # else figures are not shown in cells
+        return nbclient.NotebookClient(book, timeout=300, kernel_name="python3", resources=resources).execute()
+
+
+def outputs(book):
+    return [output for cell in book.cells if cell.cell_type == "code" for output in cell.outputs]
+
+
+def test_the_notebooks_cells_run_and_show_pictures(notebook):
+    shown = [output.data for output in outputs(notebook) if "data" in output]
+    pictures = [data["image/png"] for data in shown if "image/png" in data]
+    assert len(pictures) == 5
+    for picture in pictures:
+        pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(picture))).convert("RGB"))
+        assert pixels.std() > 30
+    assert any("application/vnd.jupyter.widget-view+json" in data for data in shown)
+
+
+def test_the_notebook_prints_no_warning(notebook):
+    assert not [output for output in outputs(notebook) if output.output_type == "stream"]
+
+
+def test_the_notebook_is_kept_without_outputs():
+    nbformat = pytest.importorskip("nbformat")
+    book = nbformat.read(ROOT / "examples" / "notebook.ipynb", as_version=4)
+    assert all(not cell.outputs and cell.execution_count is None for cell in book.cells if cell.cell_type == "code")

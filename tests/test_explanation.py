@@ -286,7 +286,7 @@ class TestFigures:
     def test_the_notebooks_picture_is_capped(self, count: int) -> None:
         layers = [_make(count, layer=f"layer{i}") for i in range(9)]
         for one in (layers[0], Explanations(layers)):
-            assert Image.open(io.BytesIO(one._repr_png_() or b"")).width <= 1600
+            assert Image.open(io.BytesIO(one._repr_png_() or b"")).width <= 1200
 
     def test_the_notebooks_picture_never_raises(self, monkeypatch: pytest.MonkeyPatch) -> None:
         def broken(*args: object, **options: object) -> None:

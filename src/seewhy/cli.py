@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import PIL.Image
 
     from .explainer import Prediction
-    from .explanation import Explanations
+    from .explanations import Explanations
 
 SAMPLE = "cat"
 METHODS = ("saliency", "guided_backprop", "cam", "grad_cam", "guided_grad_cam")

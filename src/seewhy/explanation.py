@@ -31,7 +31,7 @@ DTYPES: dict[str, DTypeLike] = {
     "scores": np.float32,
     "probabilities": np.float32,
 }
-WIDEST = 1600  # pixels of a picture in a notebook
+WIDEST = 1200  # pixels of a picture in a notebook
 OTHER_FILES = (".npz", ".npy", ".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".pdf", ".svg")
 TILES = 64  # images at most in a notebook's picture of a batch
 
