@@ -248,6 +248,8 @@ def test_tokens_by_name():
         (lambda t: t - t.mean(), ValueError, "It may only pick"),
         (lambda t: t + 1, ValueError, "It may only pick"),
         (lambda t: -t, ValueError, "It may only pick"),
+        (lambda t: t + 0.3, ValueError, "It may only pick"),
+        (lambda t: t[:1], ValueError, r"into shape \(1, 4, 6, 8\); expected \(2, C, h, w\)"),
         (lambda t: t.repeat(1, 1, 2, 2), ValueError, "It may only pick"),
         (lambda t: t[0], ValueError, r"into shape \(4, 6, 8\); expected \(2, C, h, w\)"),
         (lambda t: 3, ValueError, "into int"),

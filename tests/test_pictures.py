@@ -10,8 +10,8 @@ import pytest
 from seewhy.errors import InputError, InputTypeError, UnknownNameError
 from seewhy.explanation import Explanation
 from seewhy.explanations import Explanations
-from seewhy.pictures import draw, spans
-from seewhy.render import channel_grid
+from seewhy.pictures import draw, in_words, spans
+from seewhy.render import channel_grid, panel
 
 HEIGHT, WIDTH = 24, 36
 
@@ -81,6 +81,11 @@ class TestChannels:
         side, gap = 28, 1
         assert e.image("channels").shape == (2 * side + gap, 16 * 42 + 15 * gap, 3)
 
+    def test_they_get_the_room_of_sixteen_alone_and_of_one_in_a_panel(self) -> None:
+        assert draw(_activations(), "channels")[0].columns == 16
+        assert draw(_activations(), "channels", beside=True)[0].columns == 1
+        assert draw(_heat(1.0))[0].columns == 1
+
     def test_in_a_panel_they_are_about_square(self) -> None:
         grid = Explanations([_activations(100)])._rows(style="channels")[0][1].pixels
         assert 0.5 < grid.shape[0] / grid.shape[1] < 2
@@ -128,12 +133,21 @@ class TestLimits:
         assert texts(_heat(4.0), limits=(0.0, 2.0)) == ["0", "≥ 2"]
         assert texts(_heat(4.0), limits=(0.0, 8.0)) == ["0", "8"]
         assert texts(_heat(4.0), limits=(1.0, 2.0)) == ["≤ 1", "≥ 2"]
+        assert texts(_heat(1.0, 4.0), limits=(0.0, 2.0)) == ["0", "≥ 2"] * 2  # one scale, so one text
         assert all(text.startswith(("0", "≥ ")) for text in texts(_gradient()))
 
     def test_an_overlay_takes_limits(self) -> None:
         e = _heat(1.0)
         assert (e.overlay(limits=(0.0, 1.0)) == e.overlay()).all()
         assert (e.overlay(limits=(0.0, 4.0)) == _heat(4.0).overlay()).mean() < 0.9
+
+    def test_each_overlay_has_its_own(self) -> None:
+        e = _heat(1.0, 4.0)
+        assert (e.overlay()[:, -WIDTH:] == e[1].overlay()).all()
+
+    def test_the_bar_of_an_overlay_fades_and_that_of_a_map_does_not(self) -> None:
+        over = [p.scale and p.scale.over for style in ("overlay", "map") for p in draw(_heat(1.0), style)]
+        assert over == [True, False]
 
     def test_a_grid_passes_them_on(self) -> None:
         both = Explanations([_heat(1.0, 4.0), _gradient()])
@@ -182,8 +196,21 @@ class TestStylesOfASet:
         assert {name for name, equal in same.items() if not equal} == {"panel.png", "guided_backprop.png"}
 
 
-def test_a_capped_notebook_picture_says_so() -> None:
+@pytest.mark.parametrize(
+    ("probability", "words"),
+    [(0.004, "<0.01"), (0.005, "0.01"), (0.0, "0.00"), (0.994, "0.99"), (0.996, ">0.99"), (1.0, "1.00")],
+)
+def test_a_probability_is_never_said_to_be_0_or_1_when_it_is_not(probability: float, words: str) -> None:
+    assert in_words(probability) == words
+
+
+def test_a_capped_notebook_picture_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     many = _heat(*np.linspace(1, 2, 70))
+    drawn: list[Any] = []
+    monkeypatch.setattr(panel, "png", lambda axes, **_: drawn.append(axes.get_title()) or b"")
+    many._repr_png_()
+    many[:64]._repr_png_()
+    assert drawn == ["grad_cam\nlayer4\nfirst 64 of 70 images", "grad_cam\nlayer4"]
     assert Explanations([many])._rows(8)[0][0].heading == ("image", "first 8 of 70")
     assert Explanations([many[:8]])._rows(8)[0][0].heading == ("image",)
 
