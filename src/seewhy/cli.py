@@ -1,34 +1,47 @@
-"""The command line: ``seewhy explain`` and ``seewhy methods``."""
+"""The command line: ``seewhy explain``, ``seewhy layers`` and ``seewhy methods``."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 import sys
-import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ._version import __version__
-from .errors import InputError, SeewhyError, SeewhyWarning
+from .errors import InputError, SeewhyError
+from .terminal import fail, quieten_transformers, say, short_warnings, to_nowhere
 
 if TYPE_CHECKING:
-    import PIL.Image
-
-    from .explainer import Prediction
-    from .explanations import Explanations
+    from .bulk import Done, JsonList, Photo
+    from .explainer import Explainer, Prediction
 
 SAMPLE = "cat"
 METHODS = ("saliency", "guided_backprop", "cam", "grad_cam", "guided_grad_cam")
+VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm")
+PICTURE, FOLDER, VIDEO = "seewhy.png", "seewhy-pictures", "seewhy.mp4"
 EXAMPLES = """examples:
   seewhy explain                                    the sample photo of a cat, five methods, to seewhy.png
   seewhy explain dog.jpg car.jpg --out why.png      photos of your own, a row each
   seewhy explain cat.jpg --target "tiger cat" --method grad_cam --layer _blocks.10 --layer _act1
+  seewhy explain cat.jpg --model resnet50           a network of torchvision; timm:NAME and hf:NAME likewise
+  seewhy explain photos/ --model nets:build --weights trained.pth --class-names names.txt --out why/
+  seewhy explain photos/ --out why/ --json why.json --arrays
+  seewhy explain clip.mp4 --out why.mp4             a video, frame by frame
+  seewhy layers --model timm:resnet10t              what runs, and which layer would be chosen
   seewhy methods                                    every method and what it is
 """
+LAYERS_EXAMPLES = """examples:
+  seewhy layers                                     of the sample network
+  seewhy layers --model resnet50 --weights none
+  seewhy layers photo.jpg --model nets:build
+"""
+MODEL = "resnet50 (torchvision) | timm:NAME | hf:NAME or hf:FOLDER | package.module:callable (the sample network)"
+WEIGHTS = "a file (state dict, .pth or .safetensors), 'none' (random) or 'default' (trained, downloaded; default)"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -40,18 +53,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = _parser().parse_args(argv)
     try:
-        with _short_warnings():
+        with short_warnings():
             arguments.run(arguments)
             sys.stdout.flush()
     except SeewhyError as error:
-        return _fail(error)
+        return fail(error)
     except BrokenPipeError:  # the reader has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        to_nowhere()
     except OSError as error:
-        return _fail(f"{error.filename or ''}: {error.strerror or error}".lstrip(": "))
+        return fail(f"{error.filename or ''}: {error.strerror or error}".lstrip(": "))
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+# ----------------------------------------------------------------------------------------------------- the arguments
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -63,53 +79,96 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     explain = commands.add_parser(
         "explain",
-        help="explain photos with the sample network, and draw the maps",
-        description="Explain photos with the sample network (EfficientNet-Lite0, trained on ImageNet).",
+        help="explain photos or a video, and draw the maps",
+        description="Explain photos, folders of photos or a video: with the sample network (EfficientNet-Lite0, "
+        "trained on ImageNet), or one of your own.",
         epilog=EXAMPLES,
         formatter_class=style,
     )
     explain.set_defaults(run=_explain)
-    explain.add_argument("photos", nargs="*", metavar="PHOTO", help="image files; the sample photo of a cat if none")
-    explain.add_argument(
-        "--method",
-        nargs="+",
-        action="extend",
-        metavar="NAME",
-        help=f"methods, of: seewhy methods ({', '.join(METHODS)})",
+    _add_explain(explain)
+    layers = commands.add_parser(
+        "layers", help="list the layers of a network", epilog=LAYERS_EXAMPLES, formatter_class=style
     )
-    explain.add_argument("--target", metavar="CLASS", help="class name or index to explain (the predicted one)")
-    explain.add_argument("--layer", action="append", metavar="NAME", help="layers to look at (chosen)")
-    explain.add_argument("--out", default="seewhy.png", metavar="PATH", help="the picture to write (seewhy.png)")
-    methods = commands.add_parser("methods", help="list the methods")
+    layers.set_defaults(run=_layers)
+    layers.add_argument("photo", nargs="?", metavar="PHOTO", help="the photo to run it on (noise)")
+    _add_model(layers)
+    methods = commands.add_parser(
+        "methods",
+        help="list the methods",
+        epilog="example:\n  seewhy methods                every name that --method takes\n",
+        formatter_class=style,
+    )
     methods.set_defaults(run=_methods)
     return parser
 
 
-def _explain(arguments: argparse.Namespace) -> None:
-    out = Path(arguments.out)
-    if out.suffix.lower() != ".png":
-        raise InputError(f"--out {arguments.out!r}: the picture is a .png file, as in --out why.png.")
-    if out.is_dir():
-        raise InputError(f"--out {arguments.out!r} is a folder: name a .png file in it.")
-    from . import samples
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", metavar="SPEC", help=MODEL)
+    parser.add_argument("--weights", metavar="FILE", help=WEIGHTS)
 
-    explainer = samples.explainer()
-    strays, methods = _told_apart(arguments.method or METHODS)
-    files = arguments.photos + strays
-    photos: list[str] | list[PIL.Image.Image] = files or [samples.photo(SAMPLE)]
-    target = arguments.target
-    explanations = explainer.explain(
-        photos,
-        methods or list(METHODS),
-        target=int(target) if target and re.fullmatch(r"\s*-?\d+\s*", target) else target,
-        layer=arguments.layer,
+
+def _add_explain(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add(
+        "photos",
+        nargs="*",
+        metavar="PHOTO",
+        help="image files, folders of them, or one video; the sample photo of a cat if none",
     )
-    predictions = explainer.predict(photos)
-    _save(explanations, out)  # before anything is printed, so that a reader that hangs up loses no picture
-    for name, best in zip(files or [f"the sample photo {SAMPLE!r}"], predictions, strict=True):
-        _print_predictions(name, best)
-    targets = dict.fromkeys(next(iter(explanations.values())).target_names)
-    _print(f"Explained {', '.join(map(repr, filter(None, targets))) or 'no class'}: {out}")
+    _add_model(parser)
+    add("--class-names", metavar="FILE", help="text, a name a line; or JSON, a list or {index: name}")
+    listed = f"methods, of: seewhy methods ({', '.join(METHODS)}, as the network allows)"
+    add("--method", nargs="+", action="extend", metavar="NAME", help=listed)
+    add("--target", metavar="CLASS", help="class name or index to explain (the predicted one)")
+    add("--layer", action="append", metavar="NAME", help="layers to look at (chosen)")
+    add("--top", type=_whole, default=5, metavar="N", help="how many predictions to tell (5)")
+    add("--batch-size", type=_whole, metavar="N", help="images per pass (16)")
+    add("--style", metavar="NAME", help="overlay, map, color or channels (as the method is)")
+    wanted = f"the picture (.png), or a folder for a picture each ({PICTURE}; {FOLDER} for more than 16 photos)"
+    add("--out", metavar="PATH", help=wanted)
+    add("--arrays", action="store_true", help="also keep the raw arrays, in a folder beside the picture")
+    add("--json", metavar="FILE", help="also write predictions and what was explained; '-': to the terminal, alone")
+
+
+def _whole(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is less than 1")
+    return number
+
+
+def _explainer(arguments: argparse.Namespace, **own: Any) -> Explainer:
+    if arguments.model is None:
+        if arguments.weights:
+            raise InputError("--weights is for a network of your own: name it with --model, as in --model resnet50.")
+        from . import samples
+
+        return samples.explainer(**own)
+    from . import loading
+
+    if arguments.model.startswith("hf:"):
+        quieten_transformers()
+    return loading.load(arguments.model, arguments.weights or "DEFAULT", **own)
+
+
+def _class_names(path: str | None) -> dict[str, Any]:
+    """The option `class_names`, where a file of them is given."""
+    if path is None:
+        return {}
+    try:
+        text = Path(path).read_text("utf-8-sig").strip()
+        names = json.loads(text) if text[:1] in "[{" and text else text.splitlines()
+        if isinstance(names, dict):  # Keras' file has pairs of an ID and a name
+            names = {int(index): name[-1] if isinstance(name, list) else name for index, name in names.items()}
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(
+            f"--class-names {path!r} cannot be read: {reason}. Expected a name a line, or JSON."
+        ) from error
+    if not names:
+        raise InputError(f"--class-names {path!r} is empty. Expected a name a line, or JSON.")
+    return {"class_names": names if isinstance(names, dict) else [str(name).strip() for name in names]}
 
 
 def _told_apart(names: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -117,29 +176,146 @@ def _told_apart(names: Sequence[str]) -> tuple[list[str], list[str]]:
     from .methods import list_methods
 
     known, names = list_methods(), list(dict.fromkeys(names))
-    photos = [name for name in names if name not in known and Path(name).is_file()]
+    photos = [name for name in names if name not in known and Path(name).exists()]
     return photos, [name for name in names if name not in photos]
 
 
-def _save(explanations: Explanations, out: Path) -> None:
+# ------------------------------------------------------------------------------------------------------ the commands
+
+
+def _explain(arguments: argparse.Namespace) -> None:
+    strays, methods = _told_apart(arguments.method or ())
+    given = arguments.photos + strays
+    videos = [path for path in given if Path(path).suffix.lower() in VIDEOS]
+    if videos:
+        _explain_video(arguments, given, methods)
+    else:
+        _explain_photos(arguments, given, methods)
+
+
+def _target(text: str | None) -> int | str | None:
+    return int(text) if text and re.fullmatch(r"\s*-?\d+\s*", text) else text
+
+
+def _explain_photos(arguments: argparse.Namespace, given: list[str], methods: list[str]) -> None:
+    from . import bulk
+
+    found = bulk.find_photos(given, [Path(arguments.out)] if arguments.out else [Path(PICTURE), Path(FOLDER)])
+    out = _out(arguments.out, len(found), bulk.CHUNK)
+    bulk.check_overwriting(found, out)
+    explainer = _explainer(arguments, **_class_names(arguments.class_names))
+    if not given:
+        from . import samples
+
+        found = [bulk.Photo(samples.photo(SAMPLE), SAMPLE)]
+    asked = bulk.Asked(
+        methods=tuple(methods or METHODS), default=not methods, target=_target(arguments.target),
+        layer=arguments.layer, batch_size=arguments.batch_size, top=arguments.top,
+    )  # fmt: skip
+    targets: dict[str, None] = {}
+    with _json(arguments.json) as listed, _bar(len(found)) as bar:
+        for done in bulk.explain(explainer, found, asked):
+            _save(done, out, arguments)  # before anything is printed, so that a reader that hangs up loses no picture
+            bar.update(len(done.photos))
+            for photo, one, best in done.each():
+                if listed:
+                    listed.add(bulk.record(photo, one, best))
+                if arguments.json != "-":
+                    _say_photo(photo, best, out)
+            targets |= dict.fromkeys(filter(None, next(iter(done.explanations.values())).target_names))
+    if arguments.json != "-":
+        say(f"Explained {_some(targets)}: {out}")
+
+
+def _out(given: str | None, count: int, most: int) -> Path:
+    """Where pictures go: a .png for all of them, or a folder for one each."""
+    out = Path(given or (PICTURE if count <= most else FOLDER))
+    if out.suffix.lower() == ".png":
+        if out.is_dir():
+            raise InputError(f"--out {str(out)!r} is a folder: name a .png file in it.")
+        if count > most:
+            raise InputError(f"--out {str(out)!r}: {count} photos are too many for one picture, at most {most}. "
+                             "Name a folder for a picture each, as in --out why/.")  # fmt: skip
+    elif out.suffix and not (given or "").endswith(("/", os.sep)) and not out.is_dir():
+        raise InputError(f"--out {given!r}: the picture is a .png file, as in --out why.png; a folder ends in '/'.")
+    return out
+
+
+def _save(done: Done, out: Path, arguments: argparse.Namespace) -> None:
+    from . import bulk
+
     try:
-        explanations.save(out)
+        bulk.save(done, out, arrays=arguments.arrays, style=arguments.style)
     except OSError as error:
         raise InputError(f"--out {str(out)!r} cannot be written: {error.strerror or error}.") from error
 
 
-def _print_predictions(name: str, predictions: Sequence[Prediction]) -> None:
-    _print(name)
-    width = max(len(prediction.name) for prediction in predictions)
-    for prediction in predictions:
-        _print(f"  {prediction.name:{width}}  {prediction.probability:6.1%}")
-    _print("")
+@contextmanager
+def _json(path: str | None) -> Iterator[JsonList | None]:
+    from .bulk import JsonList
+
+    if path is None:
+        yield None
+    elif path == "-":
+        with JsonList(sys.stdout) as listed:
+            yield listed
+    else:
+        with ExitStack() as stack:
+            try:
+                stream = stack.enter_context(Path(path).open("w", encoding="utf-8"))
+            except OSError as error:
+                raise InputError(f"--json {path!r} cannot be written: {error.strerror or error}.") from error
+            yield stack.enter_context(JsonList(stream))
 
 
-def _print(text: str) -> None:
-    """Print `text` as the terminal's encoding can show it."""
-    encoding = sys.stdout.encoding or "ascii"
-    print(text.encode(encoding, "replace").decode(encoding))
+def _bar(total: int) -> Any:
+    """A progress bar on stderr, where that is a terminal, once the work takes longer than two seconds."""
+    from tqdm import tqdm
+
+    return tqdm(total=total, delay=2, disable=None, unit=" photos", leave=False)
+
+
+def _say_photo(photo: Photo, best: Sequence[Prediction], out: Path) -> None:
+    name = photo.file or f"the sample photo {SAMPLE!r}"
+    if out.suffix.lower() != ".png":  # many photos: a line each
+        say(f"{name}  {best[0].name}  {best[0].probability:.1%}")
+        return
+    say(name)
+    width = max(len(prediction.name) for prediction in best)
+    for prediction in best:
+        say(f"  {prediction.name:{width}}  {prediction.probability:6.1%}")
+    say("")
+
+
+def _some(names: dict[str, None]) -> str:
+    shown = ", ".join(map(repr, list(names)[:5])) or "no class"
+    return f"{shown} and {len(names) - 5} more" if len(names) > 5 else shown
+
+
+def _explain_video(arguments: argparse.Namespace, given: list[str], methods: list[str]) -> None:
+    out = Path(arguments.out or VIDEO)
+    if len(given) > 1 or len(methods) > 1:
+        raise InputError("A video is explained alone and by one method: name one, as in --method grad_cam.")
+    if out.suffix.lower() not in VIDEOS:
+        raise InputError(f"--out {str(out)!r}: a video becomes a video, as in --out why.mp4 ({', '.join(VIDEOS)}).")
+    unfit = [option for option in ("json", "arrays", "style") if getattr(arguments, option)]
+    layers = arguments.layer or [None]
+    if unfit or len(layers) > 1:
+        raise InputError(f"--{(unfit or ['layer'])[0]}{'' if unfit else ' twice'} does not go with a video.")
+    from .photos import check_path
+    from .video import explain_video
+
+    check_path(given[0])
+    explainer = _explainer(arguments, **_class_names(arguments.class_names))
+    frames = explain_video(
+        explainer, given[0], out, *(methods or ["grad_cam"]),
+        target=_target(arguments.target), layer=layers[0], batch_size=arguments.batch_size,
+    )  # fmt: skip
+    say(f"Explained {frames} frames: {out}")
+
+
+def _layers(arguments: argparse.Namespace) -> None:
+    say(repr(_explainer(arguments).layers(arguments.photo)))
 
 
 def _methods(_: argparse.Namespace) -> None:
@@ -148,31 +324,7 @@ def _methods(_: argparse.Namespace) -> None:
     methods = list_methods()
     width = max(map(len, methods))
     for name, description in methods.items():
-        _print(f"{name:{width}}  {description}")
-
-
-@contextmanager
-def _short_warnings() -> Iterator[None]:
-    """Show a warning of seewhy's as one line, and none of other libraries."""
-
-    def show(message: Warning | str, *_: object, **__: object) -> None:
-        _tell("warning", message)
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        warnings.simplefilter("always", SeewhyWarning)
-        warnings.showwarning = show
-        yield
-
-
-def _fail(error: object) -> int:
-    _tell("error", error)
-    return 1
-
-
-def _tell(kind: str, message: object) -> None:
-    """One line on stderr, whatever lines the message has."""
-    print(f"seewhy: {kind}: {' '.join(str(message).split())}", file=sys.stderr)
+        say(f"{name:{width}}  {description}")
 
 
 if __name__ == "__main__":
