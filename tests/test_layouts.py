@@ -213,6 +213,27 @@ def test_a_layout_of_ones_own(order):
     assert [info.layout for info in explainer.layers(images)] == ["NCHW", "given", "NCHW"]
 
 
+class Mixed(nn.Module):
+    """Channels last after a convolution, with as many channels as rows and columns: only its linear layer tells."""
+
+    def __init__(self):
+        super().__init__()
+        self.patches, self.head = nn.Conv2d(3, 8, 4, 4), nn.Linear(8, 2)
+        self.mix = nn.Sequential(nn.Linear(8, 8), nn.GELU())
+
+    def forward(self, x):
+        return self.head(self.mix(self.patches(x).permute(0, 2, 3, 1)).mean((1, 2)))
+
+
+def test_a_square_that_a_linear_layer_mixes_is_not_taken_for_channels_first():
+    images = torch.rand(2, 3, 32, 32)
+    with pytest.raises(SeewhyError, match=r"'mix'.*ambiguous.*layout=\"NCHW\"\) or \"NHWC\""):
+        Explainer(Mixed()).explain(images, target=1, layer="mix")
+    values = Explainer(Mixed(), layout="NHWC").explain(images, "activations", layer="mix").values
+    assert values.shape == (2, 8, 8, 8)
+    assert Explainer(Mixed()).explain(images, target=1).layer == "patches"
+
+
 def test_a_layout_by_name_goes_before_what_would_be_worked_out():
     model = nn.Sequential(nn.Unflatten(1, (3, 1)), nn.Flatten(1, 2), nn.Conv2d(3, 8, 1), nn.Softplus())
     model.add_module("head", nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2)))

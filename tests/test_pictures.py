@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -125,6 +126,11 @@ class TestLimits:
         one, two = draw(_heat(1.0, 4.0), "map", "shared")
         flat_one, flat_two = one.pixels.reshape(-1, 3), two.pixels.reshape(-1, 3)
         assert abs(flat_one[-1].astype(int) - flat_two[(HEIGHT * WIDTH - 1) // 4]).max() <= 3
+
+    def test_a_signed_method_has_two_colours_whatever_its_values(self) -> None:
+        positive = replace(_heat(2.0), signed=True)
+        assert spans(positive) == [(-2.0, 2.0)]
+        assert [p.scale and p.scale.colormap for p in (*draw(positive), *draw(_heat(2.0)))] == ["RdBu_r", "inferno"]
 
     def test_values_beyond_are_told(self) -> None:
         def texts(e: Explanation, **options: Any) -> list[str]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ._version import __version__
 from .errors import InputError, SeewhyError
-from .terminal import fail, quieten_transformers, say, short_warnings, to_nowhere
+from .terminal import fail, progress, quieten_transformers, say, short_warnings, to_nowhere
 
 if TYPE_CHECKING:
     from .bulk import Done, JsonList, Photo
@@ -213,7 +213,7 @@ def _explain_photos(arguments: argparse.Namespace, given: list[str], methods: li
         layer=arguments.layer, batch_size=arguments.batch_size, top=arguments.top,
     )  # fmt: skip
     targets: dict[str, None] = {}
-    with _json(arguments.json) as listed, _bar(len(found)) as bar:
+    with _json(arguments.json) as listed, progress(len(found), " photos") as bar:
         for done in bulk.explain(explainer, found, asked):
             _save(done, out, arguments)  # before anything is printed, so that a reader that hangs up loses no picture
             bar.update(len(done.photos))
@@ -266,13 +266,6 @@ def _json(path: str | None) -> Iterator[JsonList | None]:
             except OSError as error:
                 raise InputError(f"--json {path!r} cannot be written: {error.strerror or error}.") from error
             yield stack.enter_context(JsonList(stream))
-
-
-def _bar(total: int) -> Any:
-    """A progress bar on stderr, where that is a terminal, once the work takes longer than two seconds."""
-    from tqdm import tqdm
-
-    return tqdm(total=total, delay=2, disable=None, unit=" photos", leave=False)
 
 
 def _say_photo(photo: Photo, best: Sequence[Prediction], out: Path) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ._version import __version__
 from .engine.capture import Captured
+from .engine.diagnose import NO_CHANGE
 from .engine.passes import Measured, no_gradient
 from .errors import GradientError, LayerError, MethodError, NonFiniteError
 from .explanation import Explanation
@@ -73,10 +74,8 @@ class Collector:
         """
         for where, chunks in self._dead.items():
             if chunks == len(self._pictures):
-                raise GradientError(
-                    f"{no_gradient(where)}: what the model computes from it there does not change the score, or "
-                    "changes it by exactly 0." + (" Leave layer out to have one chosen." if where else "")
-                )
+                hint = " Leave layer out to have one chosen." if where else ""
+                raise GradientError(f"{no_gradient(where)}: {NO_CHANGE}{hint}")
         self._pictures = [_joined(self._pictures)]
         return [self._explanation(key, truth, sources, provenance) for key in self._results]
 
@@ -94,19 +93,20 @@ class Collector:
         parts = self._targets if method.needs.score else [self._describe(None, len(maps))]
         targets, names, scores, chances = zip(*parts, strict=True)
         if method.needs.score:
-            self._warn_of_empty(method.label, layer, maps)
+            self._warn_of_empty(method.label, layer, maps, sources)
         return Explanation(
             values=values, maps=maps, images=self._pictures[0], targets=np.concatenate(targets),
             target_names=tuple(name for chunk in names for name in chunk), scores=np.concatenate(scores),
             probabilities=np.concatenate(chances), method=method.label, layer=layer, truth=truth, sources=sources,
+            signed=method.signed,
             provenance={**provenance, **_options(method)},
         )  # fmt: skip
 
-    def _warn_of_empty(self, name: str, layer: str | None, maps: np.ndarray) -> None:
+    def _warn_of_empty(self, name: str, layer: str | None, maps: np.ndarray, sources: Sequence[str | None]) -> None:
         if empty := np.flatnonzero(~maps.reshape(len(maps), -1).any(1)).tolist():
             at = f" at {layer!r}" if layer else ""
-            self.warnings[f"{name}{at} is 0 everywhere for image {', '.join(map(str, empty))}: "
-                          "nothing there argues for the target."] = None  # fmt: skip
+            images = ", ".join(f"{i} ({sources[i]!r})" if sources[i] else str(i) for i in empty)
+            self.warnings[f"{name}{at} is 0 everywhere for image {images}: nothing there argues for the target."] = None
 
 
 def class_name(names: Mapping[int, str], index: int) -> str:

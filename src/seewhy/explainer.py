@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from .collect import Collector, class_name
 from .engine.borrow import borrowed
+from .engine.diagnose import zero_weights
 from .engine.passes import Measured, Request, measure, run
 from .engine.record import Needs
 from .errors import (
@@ -47,6 +48,9 @@ class Prediction:
     index: int
     name: str
     probability: float
+
+    def __repr__(self) -> str:
+        return f"Prediction(index={self.index}, name={self.name!r}, probability={self.probability:.4g})"
 
 
 class Explainer:
@@ -195,9 +199,11 @@ class Explainer:
                 found.add(measured, pictures)
                 if measured.layers and layers is None:  # chosen once for the call
                     layers = tuple(find_layers(self._inner, measured.layers[0].label))
-        explanations = found.explanations(
-            self._class_labels(truths), images.sources, {"model": type(self._inner).__name__}
-        )
+        provenance = {"model": type(self._inner).__name__}
+        try:
+            explanations = found.explanations(self._class_labels(truths), images.sources, provenance)
+        except GradientError as error:
+            raise GradientError(f"{error}{zero_weights(self._inner)}") from None
         for message in found.warnings:
             warn(message)
         if isinstance(method, list | tuple) or isinstance(layer, list | tuple):

@@ -44,6 +44,7 @@ class Explanation:
     (N, H, W): one number per pixel of the model's input. `images` uint8 (N, H, W, 3): what the model saw.
     `targets` int64 (N,): the class explained, -1 where it is none, called `target_names`; its `scores` and
     `probabilities` (0..1) are float32 (N,), NaN where undefined. `truth` names the true classes, `sources` the files.
+    `signed` says that values of the maps below 0 argue against the target, so that they are drawn in two colours.
     `len()`, iteration, indices and slices go over the images. Arrays that do not fit together are an InputError.
 
     >>> e = Explanation(values=np.ones((1, 2, 3)), maps=np.ones((1, 4, 6)), images=np.zeros((1, 4, 6, 3), np.uint8),
@@ -66,6 +67,7 @@ class Explanation:
     layer: str | None
     truth: tuple[str, ...] | None = None
     sources: tuple[str | None, ...] = ()
+    signed: bool = False
     provenance: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

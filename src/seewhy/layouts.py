@@ -15,7 +15,7 @@ _CHANNELS_FIRST = (
     nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d, nn.InstanceNorm2d, nn.MaxPool2d, nn.AvgPool2d, nn.LPPool2d,
     nn.FractionalMaxPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.Upsample, nn.PixelShuffle,
 )  # fmt: skip
-TELLING = (*_CHANNELS_FIRST, nn.LayerNorm)  # modules whose output tells grids and layouts to those after them
+TELLING = (*_CHANNELS_FIRST, nn.LayerNorm, nn.Linear)  # whose output tells grids and layouts to those after them
 _SEQUENTIAL = (nn.RNNBase, nn.Conv1d, nn.BatchNorm1d, nn.MaxPool1d, nn.AvgPool1d)  # of signals, not of tokens
 _MOST_PREFIX_TOKENS = 16
 Grid = tuple[int, int]
@@ -64,6 +64,7 @@ class Layouts:
         self._certain: dict[tuple[int, ...], set[str]] = {}
         self._sequences: set[int] = set()
         self._normed: set[tuple[int, ...]] = set()
+        self._doubtful: set[tuple[int, ...]] = set()  # outputs of linear layers, which take channels last
 
     def tell(self, module: nn.Module, shape: tuple[int, ...]) -> None:
         """Learn from what `module` returned, if its type says what that is."""
@@ -71,6 +72,8 @@ class Layouts:
             return
         if len(shape) == 4 and isinstance(module, _CHANNELS_FIRST):
             self._learn(Layout("NCHW", (shape[2], shape[3])), shape)
+        elif len(shape) == 4 and isinstance(module, nn.Linear):
+            self._doubtful.add(shape)
         elif getattr(module, "normalized_shape", None) == (shape[-1],):
             if len(shape) == 3:
                 self._normed.add(shape[1:])
@@ -168,7 +171,7 @@ class Layouts:
 
     def _by_precedent(self, shape: tuple[int, ...]) -> Layout:
         names = self._certain.get(shape, set())
-        if len(names) != 1:
+        if len(names) != 1 or (names == {"NCHW"} and shape in self._doubtful):
             raise LayerError(
                 f"The layout of an output of shape {shape} is ambiguous: channels first or last? "
                 'Say which: Explainer(..., layout="NCHW") or "NHWC".'

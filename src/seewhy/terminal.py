@@ -12,6 +12,8 @@ from typing import Any, TextIO
 
 from .errors import SeewhyWarning
 
+_bars: list[Any] = []  # what is drawn on the terminal meanwhile
+
 
 def say(text: str) -> None:
     """One line on stdout, as the terminal's encoding can show it; nobody reading is no reason to stop working."""
@@ -39,11 +41,22 @@ def to_nowhere() -> None:
 
 
 def _write(line: str, stream: TextIO) -> None:
-    bars: Any = sys.modules.get("tqdm")
-    if bars is None:
-        stream.write(f"{line}\n")
-    else:  # not through the middle of a progress bar
-        bars.tqdm.write(line, file=stream)
+    for bar in _bars:  # not through the middle of it; it is drawn again at its next step
+        bar.clear()
+    stream.write(f"{line}\n")
+
+
+@contextmanager
+def progress(total: int, unit: str) -> Iterator[Any]:
+    """A progress bar on stderr, where that is a terminal, once the work takes longer than two seconds."""
+    from tqdm import tqdm
+
+    with tqdm(total=total, delay=2, disable=None, unit=unit, leave=False) as bar:
+        _bars.append(bar)
+        try:
+            yield bar
+        finally:
+            _bars.remove(bar)
 
 
 @contextmanager

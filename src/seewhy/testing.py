@@ -170,7 +170,7 @@ class _Suite:
         model = small_cnn()
         batch = self._explain(model, self._images)
         for index, image in enumerate(self._images):
-            _equal(batch[index], self._explain(model, image, target=index + 1), "one image")
+            _equal(batch[index], self._explain(model, image, target=index + 1), "an image by itself, out of its batch,")
 
     def any_chunk(self) -> None:
         model = small_cnn()
@@ -248,5 +248,5 @@ def _equal(a: Explanation, b: Explanation, what: str, tolerance: float = 1e-5) -
     for name, one, other in (("values", a.values, b.values), ("maps", a.maps, b.maps)):
         assert one.shape == other.shape, f"{what} changes the shape of the {name}: {one.shape}, {other.shape}"
         error = np.abs(one - other).max() / max(np.abs(one).max(), 1e-12)
-        assert error <= tolerance, f"{what} changes the {name} by {error:.2g} of the largest"
+        assert error <= tolerance, f"{what} changes the {name} by {error:.2g} of the largest one"
     assert a.layer == b.layer, f"{what} changes the layer: {a.layer}, {b.layer}"

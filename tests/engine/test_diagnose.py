@@ -1,8 +1,10 @@
 """Where a gradient ends is named, innermost first."""
 
+import pytest
 import torch
 from torch import nn
 
+from seewhy import Explainer, SeewhyError
 from seewhy.engine.borrow import borrowed
 from seewhy.engine.diagnose import where_gradient_ends
 
@@ -47,3 +49,13 @@ def test_no_cut():
     model = nn.Sequential(nn.Conv2d(3, 2, 3), nn.Flatten())
     with borrowed(model):
         assert "by exactly 0" in where_gradient_ends(model, IMAGES)
+
+
+def test_a_head_of_zeros_is_named():
+    """As torchvision's ViT has it before training."""
+    from torchvision.models import vit_b_32
+
+    model = vit_b_32(weights=None, image_size=64, num_classes=3).eval()
+    for method in ("saliency", "grad_cam"):
+        with pytest.raises(SeewhyError, match=r"All weights of 'heads.head' are 0: is the model trained"):
+            Explainer(model).explain(torch.rand(1, 3, 64, 64), method, target=1)

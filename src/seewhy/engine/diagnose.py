@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from ..layers import find_layers, tensors, with_first_tensor
 
+NO_CHANGE = "what the model computes from it there does not change the score, or changes it by exactly 0."
+
 
 def where_gradient_ends(model: nn.Module, batch: Tensor, after: str | None = None) -> str:
     """A sentence that names the module in which the gradient's path from the input to the output is cut.
@@ -38,10 +40,17 @@ def where_gradient_ends(model: nn.Module, batch: Tensor, after: str | None = Non
         for handle in handles:
             handle.remove()
     if not cuts:
-        return "what the model computes from it there does not change the score, or changes it by exactly 0."
+        return f"{NO_CHANGE}{zero_weights(model)}"
     name = cuts[0]
     where = f"module {name!r} ({type(model.get_submodule(name)).__name__})" if name else "the model's own forward"
     return f"the path is cut in {where}, by no_grad, detach, an integer or a non-differentiable operation."
+
+
+def zero_weights(model: nn.Module) -> str:
+    """A sentence on the layers whose weights are all 0, as some networks' heads are before they are trained."""
+    weights = {name: getattr(module, "weight", None) for name, module in model.named_modules()}
+    zero = [repr(name) for name, w in weights.items() if isinstance(w, Tensor) and w.dim() > 1 and not w.any()]
+    return f" All weights of {', '.join(zero[:3])} are 0: is the model trained?" if zero else ""
 
 
 def _leaf(tensor: Tensor) -> Tensor:

@@ -21,8 +21,8 @@ class Method:
         name: what to call its results; the registered name unless given. Two instances of a method need two names.
 
     To write one, subclass it, set `needs` and override `compute`; options are the fields of a dataclass. Override
-    `to_maps` only if the raw values become a map in an unusual way. Hooks, batches, devices, resizing and drawing are
-    not its business.
+    `to_maps` only if the raw values become a map in an unusual way, and set `signed = True` if values of its maps below
+    0 argue against the target. Hooks, batches, devices, resizing and drawing are not its business.
 
     >>> from dataclasses import dataclass
     >>> import seewhy
@@ -42,6 +42,7 @@ class Method:
 
     name: str | None = field(default=None, kw_only=True)
     registered_name: ClassVar[str] = ""
+    signed: ClassVar[bool] = False  # whether values below 0 argue against the target: drawn in two colours about 0
 
     @property
     def label(self) -> str:

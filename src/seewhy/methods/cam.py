@@ -72,6 +72,7 @@ class CAM(Method):
         ModelError: no linear layer reads the mean of an activation, or the target is not linear in the scores.
     """
 
+    signed = True
     needs = Needs(head=True)
 
     def compute(self, record: Record) -> Tensor:
