@@ -12,6 +12,7 @@ from typing import Any, TextIO
 
 from .errors import SeewhyWarning
 
+PATIENCE = 2.0  # seconds without a progress bar
 _bars: list[Any] = []  # what is drawn on the terminal meanwhile
 
 
@@ -48,10 +49,10 @@ def _write(line: str, stream: TextIO) -> None:
 
 @contextmanager
 def progress(total: int, unit: str) -> Iterator[Any]:
-    """A progress bar on stderr, where that is a terminal, once the work takes longer than two seconds."""
+    """A progress bar on stderr, where that is a terminal, once the work takes longer than `PATIENCE`."""
     from tqdm import tqdm
 
-    with tqdm(total=total, delay=2, disable=None, unit=unit, leave=False) as bar:
+    with tqdm(total=total, delay=PATIENCE, disable=None, unit=unit, leave=False) as bar:
         _bars.append(bar)
         try:
             yield bar
