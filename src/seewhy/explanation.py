@@ -146,8 +146,8 @@ class Explanation:
         `style` is ``"overlay"`` (the map's colours over the photo), ``"map"`` (the map alone), ``"color"`` (the signed
         values of an input's three colours about mid-grey) or ``"channels"`` (each channel of an activation as a tile,
         16 a row, standardised: its mean mid-grey, a standard deviation 64 grey levels, a dead channel blank). None
-        takes the map alone for gradients of the input, grey from black at 0 to white, and else the overlay. Maps with
-        negative values are drawn from blue over white at 0 to red.
+        takes the map alone for gradients of the input, grey from black at 0 to white, and else the overlay. Maps of a
+        signed method, and any with negative values, are drawn from blue over white at 0 to red.
 
         `limits` are the values at the ends of the colours: ``"own"`` for each image its own (the largest |value|; for
         gradients of the input its 99th percentile), ``"shared"`` the same for all images, or a pair ``(low, high)``.
