@@ -288,6 +288,14 @@ class TestFigures:
         for one in (layers[0], Explanations(layers)):
             assert Image.open(io.BytesIO(one._repr_png_() or b"")).width <= 1200
 
+    def test_what_is_no_axes_is_refused(self) -> None:
+        import matplotlib.pyplot as plt
+
+        for wrong in (plt.figure(), plt.subplots(1, 2)[1]):
+            with pytest.raises(InputTypeError, match="ax is one matplotlib Axes"):
+                _make().plot(wrong)  # type: ignore[arg-type]
+        plt.close("all")
+
     def test_the_notebooks_picture_never_raises(self, monkeypatch: pytest.MonkeyPatch) -> None:
         def broken(*args: object, **options: object) -> None:
             raise RuntimeError
@@ -409,6 +417,8 @@ class TestExplanations:
     def test_a_grid_needs_the_same_number_of_images(self) -> None:
         with pytest.raises(InputError, match="same images"):
             Explanations([_make(1), _gradient(2)]).plot()
+        with pytest.raises(InputError, match="'saliency' is of others"):
+            Explanations([_make(2), _gradient(2, images=np.zeros((2, HEIGHT, WIDTH, 3), np.uint8))]).plot()
         with pytest.raises(InputError, match="none"):
             Explanations([]).plot()
 

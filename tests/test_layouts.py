@@ -234,14 +234,66 @@ def test_a_square_that_a_linear_layer_mixes_is_not_taken_for_channels_first():
     assert Explainer(Mixed()).explain(images, target=1).layer == "patches"
 
 
-def test_a_layout_by_name_goes_before_what_would_be_worked_out():
-    model = nn.Sequential(nn.Unflatten(1, (3, 1)), nn.Flatten(1, 2), nn.Conv2d(3, 8, 1), nn.Softplus())
-    model.add_module("head", nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2)))
-    images = torch.rand(1, 3, 8, 8)
-    by_name = [Explainer(model, layout=name).explain(images, "activations", layer=["2", "3"]) for name in NAMES[:2]]
-    first, last = ([found["activations", layer].values for layer in ("2", "3")] for found in by_name)
-    assert np.array_equal(first[0], last[0])  # a convolution says itself where its channels are
-    assert np.array_equal(np.moveaxis(first[1], 3, 1), last[1])
+class Square(nn.Module):
+    """As many channels as rows and columns, in an order that nothing tells."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.head = nn.Softplus(), nn.Linear(3, 2)
+
+    def forward(self, x):
+        return self.head(self.body(x).mean((2, 3)))
+
+
+def test_a_name_settles_what_is_ambiguous():
+    images = torch.rand(2, 3, 3, 3)
+    with pytest.raises(SeewhyError, match=r"'body'.*ambiguous"):
+        Explainer(Square()).explain(images, target=1, layer="body")
+    first, last = (
+        Explainer(Square(), layout=name).explain(images, "activations", layer="body").values for name in NAMES[:2]
+    )
+    assert np.array_equal(np.moveaxis(first, 3, 1), last)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_changes_nothing_that_is_certain(name):
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2)
+    )
+    images = torch.rand(2, 3, 12, 12)
+    plain, named = (
+        Explainer(model, **options).explain(images, target=1, layer="1") for options in ({}, {"layout": name})
+    )
+    assert np.array_equal(plain.values, named.values)
+    assert named.values.shape == (2, 12, 12)
+
+
+def test_a_name_needs_a_likely_grid():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(192, 60), nn.Unflatten(1, (12, 5, 1)), nn.Flatten(), nn.Linear(60, 2))
+    for name in NAMES[:2]:
+        with pytest.raises(SeewhyError, match="no positions"):
+            Explainer(model, layout=name).explain(torch.rand(1, 3, 8, 8), target=1, layer="2")
+
+
+def test_tokens_are_no_grid_where_there_is_one_only():
+    """As the class token alone in the last blocks of CaiT."""
+
+    class Alone(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.patch, self.norm, self.last, self.head = (
+                nn.Conv2d(3, 6, 8, 8),
+                nn.LayerNorm(6),
+                nn.LayerNorm(6),
+                nn.Linear(6, 2),
+            )
+
+        def forward(self, x):
+            x = self.norm(self.patch(x).flatten(2).transpose(1, 2))
+            return self.head(self.last(x.square().mean(1, keepdim=True))[:, 0])
+
+    found = Explainer(Alone(), layout="tokens").explain(torch.rand(2, 3, 32, 32), target=1)
+    assert (found.layer, found.values.shape) == ("norm", (2, 4, 4))
 
 
 def test_tokens_by_name():
@@ -270,6 +322,9 @@ def test_tokens_by_name():
         (lambda t: t + 1, ValueError, "It may only pick"),
         (lambda t: -t, ValueError, "It may only pick"),
         (lambda t: t + 0.3, ValueError, "It may only pick"),
+        (lambda t: t[:, :0], ValueError, r"into shape \(2, 0, 6, 8\)"),
+        (lambda t: t.flip(0), ValueError, "mixes the 2 images"),
+        (lambda t: t.transpose(0, 1).reshape(2, 4, 6, 8), ValueError, "mixes the 2 images"),
         (lambda t: t[:1], ValueError, r"into shape \(1, 4, 6, 8\); expected \(2, C, h, w\)"),
         (lambda t: t.repeat(1, 1, 2, 2), ValueError, "It may only pick"),
         (lambda t: t[0], ValueError, r"into shape \(4, 6, 8\); expected \(2, C, h, w\)"),
@@ -282,6 +337,16 @@ def test_a_layout_that_is_none(layout, error, message):
     with pytest.raises(error, match=message) as caught:
         Explainer(model, layout=layout).explain(torch.rand(2, 3, 48, 64), target=1, layer="0")
     assert isinstance(caught.value, SeewhyError) or "given as layout=" in caught.value.__notes__[0]
+
+
+def test_a_layout_that_takes_tokens_for_images_is_refused_whatever_the_batch():
+    """Right for one image by chance; for four, (16, 4, 5) regrouped would mix them."""
+    there, _ = ORDERS["tokens first"]
+    model = Sideways(lambda x: there(F.adaptive_avg_pool2d(x, 4)), lambda t: t.permute(1, 2, 0).unflatten(2, (4, 4)))
+    wrong = Explainer(model, layout=lambda t: t.reshape(-1, 4, 4, 5).permute(0, 3, 1, 2) if t.dim() == 3 else None)
+    assert wrong.explain(torch.rand(1, 3, 48, 64), target=1, layer="body").values.shape == (1, 4, 4)
+    with pytest.raises(SeewhyError, match="mixes the 4 images"):
+        wrong.explain(torch.rand(4, 3, 48, 64), target=1, layer="body")
 
 
 def test_a_given_layout_is_a_candidate_like_any_other():

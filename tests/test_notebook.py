@@ -194,6 +194,7 @@ def test_other_errors_and_an_interrupt_leave_the_view_usable(explainer, photos, 
         ("image", 3, errors.ImageIndexError),
         ("image", None, errors.InputTypeError),
         ("opacity", 1.5, errors.InputError),
+        ("opacity", None, errors.InputError),
         ("opacity", "half", errors.InputError),
     ],
 )
@@ -399,3 +400,12 @@ def test_without_anywidget_the_message_says_how_to_install_it(explainer, photos,
 def test_importing_the_module_imports_no_widgets():
     code = "import sys, seewhy.notebook; print([m for m in ('anywidget', 'ipywidgets', 'IPython') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_classes_may_be_an_array_and_must_be_of_the_model(explainer, photos):
+    shown = view(explainer, photos[0], targets=np.array([1, 2]))
+    assert [index for index, _ in options(shown, "target")] == [None, 1, 2]
+    shown.opacity = np.float32(0.5)
+    assert shown.opacity == 0.5
+    with pytest.raises(errors.TargetIndexError, match="99 is out of range: the model has 5 classes"):
+        view(explainer, photos[0], targets=[0, 99])

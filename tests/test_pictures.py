@@ -103,6 +103,7 @@ class TestLimits:
         assert spans(e, "own") == [(0.0, 1.0), (0.0, 4.0)]
         assert spans(e, "shared") == [(0.0, 4.0)] * 2
         assert spans(e, (-1, 2)) == [(-1.0, 2.0)] * 2
+        assert (e.image(limits=np.array([0.0, 2.0])) == e.image(limits=(0.0, 2.0))).all()  # type: ignore[arg-type]
 
     def test_gradients_span_to_the_99th_percentile(self) -> None:
         e = _gradient()

@@ -66,9 +66,10 @@ class Explainer:
         output: picks the scores ``(N, K)`` out of what the model returns. None: worked out.
         activation: ``"softmax"``, ``"sigmoid"`` or ``"none"``, from scores to probabilities. None: softmax; sigmoid for
             one class; scores that already sum to 1 are taken as they are.
-        layout: where the positions are in what layers return, where that is not worked out (rightly): ``"NCHW"``,
-            ``"NHWC"`` (channels last), ``"tokens"`` ``(N, prefix + h*w, C)``, or a function from a layer's output to
-            ``(N, C, h, w)``, or to None where it is to be worked out. The function only picks and reorders elements.
+        layout: where the positions are in what layers return, where that is not worked out (rightly). ``"NCHW"``,
+            ``"NHWC"`` (channels last) or ``"tokens"`` ``(N, prefix + h*w, C)`` settles what is not certain. A function
+            from a layer's output to ``(N, C, h, w)``, or to None where it is to be worked out, goes before everything;
+            it only picks and reorders elements.
 
     Raises:
         InputTypeError: `model` is no module.

@@ -188,6 +188,8 @@ class Explanation:
         images have the same colour range unless `limits` says otherwise. With `truth`, the label is in a white box
         where the target is the true class and a red one where it is not.
         """
+        if not (ax is None or hasattr(ax, "imshow")):
+            raise InputTypeError(f"ax is one matplotlib Axes, or None for a new figure; got {type(ax).__name__}")
         drawn = pictures.draw(self, style, limits)
         if ax is None:
             return panel.single(drawn, shown=True)

@@ -10,6 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import numpy as np
+from numpy.typing import NDArray
+
 from . import pictures
 from .errors import ImageNotFoundError, InputError, InputTypeError, UnknownNameError, close_matches
 from .explanation import OTHER_FILES, WIDEST, Explanation, read, write
@@ -82,6 +85,9 @@ class Explanations(Mapping[Key, Explanation]):
         counts = {_said(key): len(one) for key, one in self._of.items()}
         if len(set(counts.values())) != 1:
             raise InputError(f"a grid needs explanations of the same images, got {counts or 'none'}")
+        first = next(iter(self._of.values()))
+        if other := [key for key, one in self._of.items() if not _same(one.images, first.images)]:
+            raise InputError(f"a grid needs explanations of the same images; {_said(other[0])} is of others")
         takers = [pictures.fits(one, style) for one in self._of.values()]
         if not any(takers):
             raise InputError(f"style={style!r} fits none of {', '.join(map(_said, self._of))}")
@@ -139,6 +145,10 @@ class Explanations(Mapping[Key, Explanation]):
         if not files:
             raise ImageNotFoundError(f"there is no explanation (.npz) in the folder {str(folder)!r}")
         return Explanations(one for one, _ in sorted(map(read, files), key=operator.itemgetter(1)))
+
+
+def _same(images: NDArray[np.uint8], others: NDArray[np.uint8]) -> bool:
+    return images is others or np.array_equal(images, others)
 
 
 def _name(key: Key) -> str:

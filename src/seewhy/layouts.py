@@ -96,21 +96,27 @@ class Layouts:
 
     def _as_given(self, module: nn.Module, output: Tensor) -> Layout | None:
         """What the user says of this output; None where that says nothing of it."""
-        shape = tuple(output.shape)
         if callable(self._given):
             return self._picked(self._given, output)
-        if shape[0] != self._batch or (len(shape) == 4 and isinstance(module, _CHANNELS_FIRST)):
+        layout = None if self._given is None else self._named(self._given, module, tuple(output.shape))
+        return layout if layout and layout.grid[0] * layout.grid[1] > 1 else None
+
+    def _named(self, name: str, module: nn.Module, shape: tuple[int, ...]) -> Layout | None:
+        """The layout of this name, where it fits and nothing certain speaks against it."""
+        if shape[0] != self._batch:
             return None
-        if self._given == "tokens" and len(shape) == 3:
+        if name == "tokens" and len(shape) == 3 and not (self._tokens_first and shape[1] == self._batch):
             return self._of_tokens(shape[1], normed=True)
-        if self._given in ("NCHW", "NHWC") and len(shape) == 4:
-            return Layout(self._given, shape[2:] if self._given == "NCHW" else shape[1:3])
-        return None
+        if name == "tokens" or len(shape) != 4 or isinstance(module, _CHANNELS_FIRST):
+            return None
+        certain, doubtful = self._certain.get(shape, set()), shape in self._doubtful
+        grid = shape[2:] if name == "NCHW" else shape[1:3]
+        return Layout(name, grid) if self._fit(grid) and (doubtful or certain in (set(), {name})) else None
 
     def _picked(self, given: Callable[[Tensor], Tensor | None], output: Tensor) -> Layout | None:
         """What the user's function does to element numbers, so that it is the same for gradients."""
         shape = tuple(output.shape)
-        numbers = torch.arange(output.numel(), dtype=torch.float64, device=output.device).reshape(shape)
+        numbers = torch.arange(output.numel(), dtype=torch.float64).reshape(shape)
         try:
             found = given(numbers)
         except Exception as error:
@@ -118,7 +124,7 @@ class Layouts:
             raise
         if found is None:
             return None
-        if not isinstance(found, Tensor) or found.dim() != 4 or len(found) != self._batch:
+        if not isinstance(found, Tensor) or found.dim() != 4 or len(found) != self._batch or not found.numel():
             got = f"shape {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
             raise InputError(
                 f"The function given as layout= turned an output of shape {shape} into {got}; expected "
@@ -131,7 +137,12 @@ class Layouts:
                 f"The function given as layout= computes with the values of an output of shape {shape}. It may only "
                 "pick, split and reorder elements (slices, permute, reshape), since gradients go through it too."
             )
-        return Layout("given", (picks.shape[2], picks.shape[3]), picks=picks)
+        if not _keeps_images_apart(picks, shape):
+            raise InputError(
+                f"The function given as layout= mixes the {self._batch} images of an output of shape {shape}: along no "
+                "axis do the elements that it gives image i all belong to it. Which axis of the output is the batch?"
+            )
+        return Layout("given", (picks.shape[2], picks.shape[3]), picks=picks.to(output.device))
 
     def _of_image(self, module: nn.Module, shape: tuple[int, ...]) -> Layout | None:
         _, a, b, c = shape
@@ -190,7 +201,7 @@ class Layouts:
         if self._tokens_first and count == self._batch:
             raise LayerError(
                 f"The layout of an output of shape {shape} is ambiguous: batch or tokens first? "
-                'Say which: Explainer(..., layout="tokens"), or a function from it to (N, C, h, w).'
+                "Say which: Explainer(..., layout=) takes a function from it to (N, C, h, w)."
             )
         return self._of_tokens(count, normed=normed)
 
@@ -215,6 +226,16 @@ class Layouts:
                 if rest == 0 and h * width == w * height:
                     return [(h, w)]
         return []
+
+
+def _keeps_images_apart(picks: Tensor, shape: tuple[int, ...]) -> bool:
+    """Whether along one axis the elements `picks` (N, …) of image i are all at i, or at its share of a longer axis."""
+    count = len(picks)
+    places = torch.unravel_index(picks.flatten(1), shape)
+    image = torch.arange(count)[:, None]
+    exact = [place for place, size in zip(places, shape, strict=True) if size == count]
+    shares = [place // (size // count) for place, size in zip(places, shape, strict=True) if size % count == 0]
+    return any(bool((place == image).all()) for place in exact or shares)
 
 
 def _halvings(grid: Grid) -> Iterator[Grid]:

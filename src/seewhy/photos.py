@@ -22,7 +22,7 @@ from .errors import (
 )
 
 Array = NDArray[Any]
-Photo: TypeAlias = "str | os.PathLike[str] | PIL.Image.Image | NDArray[np.generic]"
+Photo: TypeAlias = str | os.PathLike[str] | PIL.Image.Image | NDArray[np.generic]
 
 _ROUNDING = 1e-6  # float pictures may leave 0..1 by this much
 _FOLDER_SCAN = 10_000  # names looked at for close matches

@@ -111,7 +111,8 @@ def _scales(e: Explanation, style: str, limits: Limits) -> list[panel.Scale]:
     ends, arrays = spans(e, limits, style), _shown(e, style)
     grey = style == "color" or (style == "map" and is_of_input(e) and ends[0][0] == 0)
     beyond = [bool(((a < low) | (a > high)).any()) for a, (low, high) in zip(arrays, ends, strict=True)]
-    anywhere = limits != "own" and any(beyond)
+    own = isinstance(limits, str) and limits == "own"
+    anywhere = any(beyond) and not own
     return [
         panel.Scale(
             colormap="gray" if grey else colour.table_name(None, (low, high)),

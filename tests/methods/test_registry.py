@@ -48,7 +48,7 @@ def wheel(folder: Path, name: str, code: str, entries: str) -> Path:
 
 @pytest.fixture(scope="module")
 def python(tmp_path_factory):
-    """The Python of a new environment with four small distributions; what seewhy needs comes from this one."""
+    """The Python of a new environment with five small distributions; what seewhy needs comes from this one."""
     folder = tmp_path_factory.mktemp("plugins")
     venv.create(folder / "env", with_pip=False, symlinks=True)
     there = next((folder / "env").glob("lib/python*/site-packages"))
@@ -56,10 +56,12 @@ def python(tmp_path_factory):
     (there / "here.pth").write_text("\n".join(here))
     good = METHOD.format(decorator='@seewhy.register("peak")', cls="Peak", line="Peak: the largest activation.")
     plain = METHOD.format(decorator="", cls="Summit", line="Summit: the same without a decorator.")
-    broken = good.replace('"peak"', '"half"') + "\nimport not_there_at_all\n"
+    shared = METHOD.format(decorator='@seewhy.register("extra")', cls="Extra", line="Extra: of a module that works.")
+    broken = "import helping\n" + good.replace('"peak"', '"half"') + "\nimport not_there_at_all\n"
     wheels = [
         wheel(folder, "good-peak", good + plain, "peak = good_peak:Peak\nsummit = good_peak:Summit\n"),
         wheel(folder, "broken-one", broken, "half = broken_one:Peak\n"),
+        wheel(folder, "helping", shared, ""),
         wheel(folder, "rival", plain, "grad_cam = rival:Summit\npeak = rival:Summit\n"),
         wheel(folder, "no-method", "thing = 3\n", "thing = no_method:thing\ngone = no_method:gone\n"),
     ]
@@ -93,6 +95,7 @@ def test_a_broken_one_is_left_out_and_warned_of_once_by_its_distributions_name(l
     assert "'half' (broken_one:Peak)" in broken[0]
     assert "No module named 'not_there_at_all'" in broken[0]
     assert "half" not in listed[0]
+    assert "('extra', 'Extra: of a module that works.')" in listed[0]
     assert len(listed[1]) == 5
 
 
@@ -156,3 +159,22 @@ def test_a_registered_class_under_another_entry_name_is_told(monkeypatch):
     monkeypatch.setattr(registry, "_waiting", [registry.GROUP])
     with pytest.warns(seewhy.SeewhyWarning, match="registered as 'grad_cam', and the entry point is called 'other'"):
         assert "other" not in seewhy.list_methods()
+
+
+def test_an_interrupted_load_is_tried_again(monkeypatch):
+    from seewhy.methods import registry
+
+    def entries(group):
+        if not tried:
+            tried.append(group)
+            raise KeyboardInterrupt
+        return []
+
+    tried = []
+    monkeypatch.setattr(registry, "entry_points", entries)
+    monkeypatch.setattr(registry, "_waiting", [registry.GROUP])
+    with pytest.raises(KeyboardInterrupt):
+        seewhy.list_methods()
+    assert registry._waiting == [registry.GROUP]
+    assert "saliency" in seewhy.list_methods()
+    assert registry._waiting == []

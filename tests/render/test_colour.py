@@ -84,3 +84,18 @@ def test_a_signed_attribution_in_colour_is_symmetric_about_grey() -> None:
     assert in_colour(values)[0, 0, 0] == 128
     with pytest.raises(InputError, match="three colours"):
         in_colour(np.ones((4, 5, 6)))
+
+
+def test_white_is_at_0_also_where_the_limits_are_not_symmetric() -> None:
+    heat = np.array([[-3.0, -1.0, 0.0, 1.0, 3.0]])
+    wide, narrow = colorize(heat, limits=(-3.0, 3.0)), colorize(heat, limits=(-1.0, 3.0))
+    assert np.ptp(narrow[0, 2].astype(int)) <= 3
+    assert (narrow[0, 1:] == wide[0, 1:]).all()
+    assert (narrow[0, 0] == wide[0, 1]).all()
+
+
+def test_a_colour_table_is_a_name() -> None:
+    import matplotlib as mpl
+
+    with pytest.raises(UnknownNameError, match="no colour table"):
+        colorize(np.ones((2, 2)), mpl.colormaps["jet"])  # type: ignore[arg-type]

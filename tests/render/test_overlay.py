@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -115,3 +117,17 @@ def test_what_is_no_photo_is_refused(photo: np.ndarray, says: str) -> None:
 def test_alpha_is_an_opacity(alpha: float) -> None:
     with pytest.raises(InputError, match="alpha"):
         overlay(_photo(), np.ones((6, 9)), alpha=alpha)
+
+
+@pytest.mark.parametrize("limits", [(0.0, 1.0), (0.5, 1.0), (-2.0, -1.0), (-1.0, 3.0)])
+def test_values_beyond_the_limits_look_as_the_ends_do(limits: tuple[float, float]) -> None:
+    heat = np.array([[limits[0] - 5, limits[0], limits[1], limits[1] + 5]])
+    pixels = overlay(np.full((1, 4), 128, np.uint8), heat, limits=limits)
+    assert (pixels[0, 0] == pixels[0, 1]).all()
+    assert (pixels[0, 2] == pixels[0, 3]).all()
+
+
+@pytest.mark.parametrize("alpha", ["x", -0.1, 1.1, np.nan, [0.5]])
+def test_other_opacities_are_refused(alpha: Any) -> None:
+    with pytest.raises(InputError, match="alpha is an opacity"):
+        overlay(np.zeros((2, 2), np.uint8), np.ones((2, 2)), alpha=alpha)

@@ -6,12 +6,13 @@ import itertools
 from dataclasses import replace
 from typing import Any
 
+import matplotlib as mpl
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
 from seewhy.render.colour import colorize
-from seewhy.render.panel import Label, Picture, Scale, draw, grid, merge, png, single
+from seewhy.render.panel import Label, Mark, Picture, Scale, draw, grid, merge, png, single
 
 LONG = "Egyptian cat, a domestic cat of Egypt with a really long name"
 HEAT = Scale(colormap="inferno", low=0.0, high=12.3456)
@@ -173,3 +174,38 @@ def test_a_png_is_as_wide_as_allowed() -> None:
 
     axes = grid([[_picture()] * 12], shown=False)
     assert Image.open(io.BytesIO(png(axes[0, 0], widest=700))).width <= 700
+
+
+def test_drawing_again_leaves_nothing_of_the_first() -> None:
+    ax = Figure().add_subplot()
+    draw(ax, _picture(heading=("cam", "layer4"), label=Label(name="cat"), scale=HEAT))
+    draw(ax, _picture(heading=("saliency",), marks=(Mark(label=Label(name="dog"), x=0, y=0, width=60),)))
+    assert (len(ax.images), len(ax.child_axes), ax.get_xlabel(), ax.get_title()) == (1, 0, "", "saliency")
+    assert [t.get_text() for t in ax.texts] == ["dog"]
+    draw(ax, _picture())
+    assert not ax.texts
+
+
+@pytest.mark.parametrize("width", [0.5, 0.8, 1.3, 3.0])
+@pytest.mark.parametrize("texts", [(), ("-99th percentile", "0", "99th percentile of each")])
+def test_the_numbers_of_a_bar_never_overlap(width: float, texts: tuple[str, ...]) -> None:
+    figure = Figure(figsize=(width, width))
+    ax = figure.add_axes((0, 0.4, 1, 0.6))
+    draw(ax, _picture(scale=Scale(colormap="gray", low=-3.18e-05, high=3.18e-05, beyond=True, texts=texts)))
+    figure.draw_without_rendering()
+    labels = [t for t in ax.child_axes[0].get_xticklabels() if t.get_text()]
+    boxes = [t.get_window_extent() for t in labels]
+    assert len(boxes) >= 2
+    assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
+
+
+def test_the_users_settings_do_not_move_titles_and_numbers() -> None:
+    settings = {"axes.titley": 0.5, "xtick.labeltop": True, "xtick.labelbottom": False, "xaxis.labellocation": "left"}
+    with mpl.rc_context(settings):
+        ax = grid([[_picture(heading=("cam",), label=Label(name="cat"), scale=HEAT)]], shown=False)[0, 0]
+        ax.figure.draw_without_rendering()
+    bar, picture = ax.child_axes[0], ax.get_window_extent()
+    assert ax.title.get_window_extent().y0 >= picture.y1
+    assert all(t.get_window_extent().y1 <= bar.get_window_extent().y0 for t in bar.get_xticklabels())
+    middle = bar.xaxis.label.get_window_extent()
+    assert (middle.x0 + middle.x1) / 2 == pytest.approx((picture.x0 + picture.x1) / 2, abs=1)

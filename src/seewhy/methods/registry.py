@@ -5,6 +5,7 @@ A distribution brings methods by the entry-point group ``seewhy.methods``; they 
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
@@ -70,20 +71,25 @@ def find_method(name: str) -> type[Method]:
 def _load_plugins() -> None:
     """Register what other distributions bring, once; what fails is left out, and told."""
     with _lock:
-        found = entry_points(group=_waiting.pop()) if _waiting else ()
-        problems = [_problem(entry) for entry in sorted(found, key=lambda e: (_distribution(e), e.name))]
+        waiting = _waiting.copy()
+        _waiting.clear()
+        try:
+            found = [entry for group in waiting for entry in entry_points(group=group)]
+            problems = [_problem(entry) for entry in sorted(found, key=lambda e: (_distribution(e), e.name))]
+        except BaseException:  # interrupted: the next look-up tries again
+            _waiting.extend(waiting)
+            raise
     for problem in filter(None, problems):
         warn(problem)
 
 
 def _problem(entry: EntryPoint) -> str | None:
-    """Load one; what to say if that fails, and nothing of it stays."""
-    before = dict(_registry)
+    """Load one; what to say if that fails. What a module registered that failed to import does not stay."""
     try:
         _load(entry)
     except (Exception, SystemExit) as error:
-        _registry.clear()
-        _registry.update(before)
+        for name in [name for name, cls in _registry.items() if cls.__module__ not in sys.modules]:
+            del _registry[name]
         return (
             f"The method {entry.name!r} ({entry.value}) of the distribution {_distribution(entry)!r} is left out: "
             f"{type(error).__name__}: {error}"

@@ -44,7 +44,8 @@ def heat(explanation: Explanation) -> dict[str, Any]:
 
 
 def _table(colormap: str) -> bytes:
-    return colour.colorize((np.arange(256)[None] + 0.5) / 256, colormap, (0.0, 1.0)).tobytes()
+    low = -1.0 if colormap == colour.SIGNED else 0.0
+    return colour.colorize(low + (1 - low) * (np.arange(256)[None] + 0.5) / 256, colormap, (low, 1.0)).tobytes()
 
 
 def _label(label: Any) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..errors import ImageIndexError, InputTypeError, SeewhyError, SeewhyWarning
+from ..errors import ImageIndexError, InputTypeError, SeewhyError, SeewhyWarning, TargetIndexError
 from ..explainer import Explainer, Prediction
 from ..explanation import Explanation
 from ..images import gather
@@ -101,6 +101,9 @@ class Maps:
         found = find_targets(target, 1, self.explainer._names)[0]
         if not isinstance(found, ClassTarget) or found.index is None:
             raise InputTypeError(f"A class of the view is an index or a name, not {target!r}.")
+        count = len(self.predictions(0))
+        if 0 < count <= found.index:
+            raise TargetIndexError(f"Target {found.index} is out of range: the model has {count} classes.")
         return found.index
 
     def typed(self, text: str) -> int | str:

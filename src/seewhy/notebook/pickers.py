@@ -47,7 +47,8 @@ def offer(maps: Maps, methods: Any = None, layers: Any = None, targets: Any = No
 def _classes(maps: Maps, targets: Any) -> tuple[int, ...] | None:
     if targets is None:
         return None
-    given = targets if isinstance(targets, list | tuple | range) else [targets]
+    several = isinstance(targets, list | tuple | range) or getattr(targets, "ndim", 0) > 0
+    given = targets if several else [targets]
     return tuple(dict.fromkeys(maps.index_of(one) for one in given))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsFloat
 
 import anywidget
 import traitlets
@@ -81,9 +81,16 @@ class View(anywidget.AnyWidget):
     @traitlets.validate("opacity")
     def _unit(self, proposal: Any) -> float:
         value = proposal["value"]
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        if isinstance(value, bool) or not isinstance(value, SupportsFloat) or not 0 <= float(value) <= 1:
             raise InputError(f"opacity is a number in 0..1, not {value!r}.")
         return float(value)
+
+    @traitlets.observe("opacity")
+    def _on_opacity(self, change: Any) -> None:
+        """None is the one value that is not validated."""
+        if change["new"] is None:
+            self.opacity = change["old"]
+            raise InputError("opacity is a number in 0..1, not None.")
 
     @traitlets.observe("image", "method", "layer", "target")
     def _on_set(self, _: Any) -> None:

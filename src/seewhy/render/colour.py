@@ -72,7 +72,7 @@ def table_name(colormap: str | None, span: tuple[float, float]) -> str:
 def _table(name: str) -> Any:
     import matplotlib as mpl
 
-    if name not in mpl.colormaps:
+    if not isinstance(name, str) or name not in mpl.colormaps:
         near = close_matches(str(name), mpl.colormaps)
         raise UnknownNameError(f"no colour table is called {name!r}.{near} matplotlib.colormaps lists them all.")
     return mpl.colormaps[name]
@@ -84,15 +84,18 @@ def colorize(
     """The map in colours, uint8 (H, W, 3): inferno over 0..max, or RdBu_r over -m..m where the map has negative values.
 
     `heat` is (H, W), `colormap` any name in matplotlib.colormaps, `limits` the values of the first and last colour
-    (values beyond them get those colours). NaN becomes a neutral grey. An unknown name is an UnknownNameError.
+    (values beyond them get those colours); of RdBu_r, whose white is at 0, only the part between them is used where
+    they are not symmetric. NaN becomes a neutral grey. An unknown name is an UnknownNameError.
 
     >>> colorize(np.array([[0.0, 1.0, np.nan]]), "gray").tolist()
     [[[0, 0, 0], [255, 255, 255], [128, 128, 128]]]
     """
     heat = as_map(heat)
     span = _limits(heat) if limits is None else limits
-    unit = scaled(heat, span)
-    colours = _table(table_name(colormap, span))(np.nan_to_num(unit), bytes=True)[..., :3]
+    name = table_name(colormap, span)
+    most = max(abs(span[0]), abs(span[1]))
+    unit = scaled(np.clip(heat, *span), (-most, most) if name == SIGNED else span)
+    colours = _table(name)(np.nan_to_num(unit), bytes=True)[..., :3]
     return np.where(np.isnan(unit)[..., None], np.uint8(NEUTRAL), colours)
 
 

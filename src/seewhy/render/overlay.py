@@ -23,8 +23,8 @@ def overlay(
 
     `image` is (H, W), (H, W, 1) or (H, W, 3), uint8 or float in 0..1; `heat` is (h, w), resized bilinearly where the
     sizes differ, and a uint8 mask counts as 0..1. With `alpha=None` the opacity grows with |map|, from 0 at 0 to 0.85
-    at the end of `limits`; a number in 0..1 is the opacity everywhere. Either way a map of zeros leaves
-    every pixel as it was, and so does NaN at its own pixel. Wrong shapes or ranges are an InputError.
+    at the end of `limits`, and beyond is as at the end; a number in 0..1 is the opacity everywhere. Either way a map
+    of zeros leaves every pixel as it was, and so does NaN at its own pixel. Wrong shapes or ranges are an InputError.
 
     >>> photo = np.full((2, 2, 3), 51, np.uint8)
     >>> bool((overlay(photo, np.zeros((2, 2)), alpha=0.5) == photo).all())
@@ -40,13 +40,15 @@ def overlay(
 
 
 def _opacity(heat: NDArray[np.float64], span: tuple[float, float], alpha: float | None) -> NDArray[np.float64]:
-    if alpha is not None and not 0 <= alpha <= 1:
+    """At each pixel; as the colours, that of a value beyond the span is its end's."""
+    if not (alpha is None or (isinstance(alpha, int | float | np.number) and 0 <= alpha <= 1)):
         raise InputError(f"alpha is an opacity in 0..1, or None to follow the map; got {alpha!r}")
-    magnitude = np.nan_to_num(np.abs(heat), nan=0.0)
+    empty = not np.nan_to_num(heat, nan=0.0).any()
     if alpha is not None:
-        return np.where(np.isnan(heat), 0.0, alpha if magnitude.any() else 0.0)
+        return np.where(np.isnan(heat), 0.0, 0.0 if empty else alpha)
+    magnitude = np.abs(np.nan_to_num(np.clip(heat, *span), nan=0.0))
     most = max(abs(span[0]), abs(span[1]))
-    return np.asarray(STRONGEST * np.minimum(magnitude, most) / (most or 1.0))
+    return np.zeros_like(heat) if empty else np.asarray(STRONGEST * magnitude / (most or 1.0))
 
 
 def as_photo(image: ArrayLike) -> NDArray[np.float64]:

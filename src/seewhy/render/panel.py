@@ -6,6 +6,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
+from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +25,7 @@ AxesGrid: TypeAlias = "NDArray[np.object_]"
 TITLE, SMALL = 9.0, 8.0  # points
 LINE = 1.35  # height of a line in font sizes
 BAR_GAP, BAR = 4.0, 5.0  # points from the picture to its colour bar, and the bar's thickness
-TICKS = 14.0  # points that the bar's numbers take
+TICK, TICKS, GAP = 7.0, 14.0, 4.0  # points: size of the bar's numbers, what they take, and least room between them
 MARGIN, BETWEEN = 0.12, 0.10  # inches
 NARROWEST = 1.3  # inches of a column, so that its text has room
 DPI = 160
@@ -151,24 +152,34 @@ def _shared(scales: Sequence[Scale | None]) -> Scale | None:
 
 
 def draw(ax: Axes, picture: Picture) -> None:
-    """Draw the picture with its heading, colour bar and labels on the axes; text is fitted to their present width."""
-    ax.imshow(picture.pixels, origin="upper", aspect="equal")
-    ax.set(xticks=[], yticks=[])
+    """Draw the picture with its heading, colour bar and labels on the axes; text is fitted to their present width.
+
+    What was drawn there before by this function goes.
+    """
+    for artist in _drawn.pop(ax, ()):
+        artist.remove()
+    shown: list[Any] = [ax.imshow(picture.pixels, origin="upper", aspect="equal")]
+    ax.set(xticks=[], yticks=[], xlabel="")
     ax.spines[:].set_visible(False)
     ax.grid(visible=False)
     ink, width = _ink(ax), _points(ax)[0]
-    ax.set_title(
-        _heading(picture.heading, width), fontsize=TITLE, color=ink, loc="center", pad=5, linespacing=1.2, **PLAIN
-    )
-    below = _bar(ax, picture.scale, ink) if picture.scale else ax
+    heading = _heading(picture.heading, width)
+    ax.set_title(heading, fontsize=TITLE, color=ink, loc="center", y=1.0, pad=5, linespacing=1.2, **PLAIN)
+    below = ax
+    if picture.scale:
+        below = _bar(ax, picture.scale, ink)
+        shown.append(below)
     if picture.label:
         text, box = picture.label.lines(width - 6), _box(picture.label.right)
         colour = {None: ink, True: "black", False: "white"}[picture.label.right]
-        below.set_xlabel(
-            text, fontsize=SMALL, color=colour, bbox=box, labelpad=6 if box else 4, linespacing=1.2, **PLAIN
-        )
-    for mark in picture.marks:
-        _mark(ax, mark, picture.pixels.shape[1])
+        style: dict[str, Any] = {"fontsize": SMALL, "linespacing": 1.2, "loc": "center", "labelpad": 6 if box else 4}
+        below.xaxis.set_label_position("bottom")
+        below.set_xlabel(text, color=colour, bbox=box, **style, **PLAIN)
+    shown += [_mark(ax, mark, picture.pixels.shape[1]) for mark in picture.marks]
+    _drawn[ax] = [artist for artist in shown if artist is not None]
+
+
+_drawn: WeakKeyDictionary[Axes, list[Any]] = WeakKeyDictionary()  # what stands on axes, for the next drawing
 
 
 def _heading(lines: tuple[str, ...], width: float) -> str:
@@ -179,21 +190,21 @@ def _box(right: bool | None) -> dict[str, Any] | None:
     return {None: None, True: WHITE_BOX, False: RED_BOX}[right]
 
 
-def _mark(ax: Axes, mark: Mark, pixels: int) -> None:
+def _mark(ax: Axes, mark: Mark, pixels: int) -> Any:
     room = _drawn_width(ax) * mark.width / pixels
     if room < 30:  # points: too narrow to say anything
-        return
+        return None
     label, value = mark.label, f" {mark.label.value}" if mark.label.value and room > 80 else ""
     text = fit(label.name, room - 12 - width_of(value, 7), 7, lines=1) + value
     box = {**(_box(label.right) or WHITE_BOX), "alpha": 0.85, "boxstyle": "square,pad=0.2"}
     place: dict[str, Any] = {
-        "xy": (mark.x, mark.y),
+        "xy": (mark.x - 0.5, mark.y - 0.5),  # a pixel's corner
         "xytext": (3, -3),
         "textcoords": "offset points",
         "va": "top",
         "ha": "left",
     }
-    ax.annotate(text, fontsize=7, color="white" if label.right is False else "black", bbox=box, **place, **PLAIN)
+    return ax.annotate(text, fontsize=7, color="white" if label.right is False else "black", bbox=box, **place, **PLAIN)
 
 
 def _bar(ax: Axes, scale: Scale, ink: str) -> Axes:
@@ -202,13 +213,24 @@ def _bar(ax: Axes, scale: Scale, ink: str) -> Axes:
     bar: Axes = ax.inset_axes((0, -(BAR_GAP + BAR) / height, 1, BAR / height))
     high = scale.high if scale.high > scale.low else scale.low + 1
     bar.imshow(scale.bar(), extent=(scale.low, high, 0, 1), aspect="auto")
-    values, texts = zip(*scale.ticks(), strict=True)
-    bar.set_xticks(values, labels=texts, fontsize=7, color=ink, **PLAIN)
+    values, texts = zip(*_fitting(scale.ticks(), _drawn_width(ax)), strict=True)
+    bar.set_xticks(values, labels=texts, fontsize=TICK, color=ink, **PLAIN)
     bar.set(yticks=[])
     bar.spines[:].set(color="#888888", linewidth=0.4)  # one end may have the colour of the page
-    bar.tick_params(length=0, pad=2, which="both")
+    bar.tick_params(length=0, pad=2, which="both", bottom=True, labelbottom=True, top=False, labeltop=False)
     _inward(bar.get_xticklabels())
     return bar
+
+
+def _fitting(ticks: list[tuple[float, str]], width: float) -> list[tuple[float, str]]:
+    """The ticks whose texts have room side by side in `width` points: all, or the ends, shortened if need be."""
+    widths = [width_of(text, TICK) for _, text in ticks]
+    if len(ticks) == 3 and max(widths[0], widths[2]) + widths[1] / 2 + GAP > width / 2:
+        ticks, widths = [ticks[0], ticks[2]], [widths[0], widths[2]]
+    if len(ticks) == 2 and sum(widths) + GAP > width:
+        each = max((width - GAP) / 2, width - GAP - min(widths))
+        ticks = [(value, fit(text, each, TICK, lines=1)) for value, text in ticks]
+    return ticks
 
 
 def _inward(labels: Sequence[Any]) -> None:
