@@ -311,6 +311,24 @@ def test_a_grad_cam_that_is_zero_is_zeros_with_one_warning_and_the_others_stay()
     np.testing.assert_allclose(found.maps[0], 3 / 80, rtol=1e-6)
 
 
+def test_an_empty_map_is_told_by_its_file(tmp_path):
+    files = []
+    for i, grey in enumerate((255, 0)):
+        files.append(str(tmp_path / f"photo{i}.png"))
+        PIL.Image.new("RGB", (8, 8), (grey,) * 3).save(files[-1])
+    model = nn.Sequential(nn.Conv2d(3, 1, 1, bias=False), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    model[0].weight.data.fill_(1)
+    with pytest.warns(SeewhyWarning, match=r"0 everywhere for image 1 \('.*photo1.png'\): nothing"):
+        Explainer(model, transform=transforms.ToTensor()).explain(files, "grad_cam", target=0, layer="0")
+
+
+def test_what_is_signed_by_its_method_is_marked_so():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    model[-1].weight.data.abs_()
+    found = Explainer(model).explain(torch.rand(1, 3, 8, 8), ["cam", "grad_cam"], target=1)
+    assert [(one.method, one.signed) for one in found.values()] == [("cam", True), ("grad_cam", False)]
+
+
 # ---- layers
 
 

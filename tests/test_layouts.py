@@ -255,17 +255,15 @@ def test_a_name_settles_what_is_ambiguous():
     assert np.array_equal(np.moveaxis(first, 3, 1), last)
 
 
+@pytest.mark.parametrize("channels", [8, 12])
 @pytest.mark.parametrize("name", NAMES)
-def test_a_name_changes_nothing_that_is_certain(name):
-    model = nn.Sequential(
-        nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2)
-    )
+def test_a_name_changes_nothing_that_is_certain(name, channels):
+    head = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 2)
+    model = nn.Sequential(nn.Conv2d(3, channels, 3, padding=1), nn.Sigmoid(), *head)
     images = torch.rand(2, 3, 12, 12)
-    plain, named = (
-        Explainer(model, **options).explain(images, target=1, layer="1") for options in ({}, {"layout": name})
-    )
+    plain = Explainer(model).explain(images, "activations", layer="1")
+    named = Explainer(model, layout=name).explain(images, "activations", layer="1")
     assert np.array_equal(plain.values, named.values)
-    assert named.values.shape == (2, 12, 12)
 
 
 def test_a_name_needs_a_likely_grid():
@@ -273,6 +271,23 @@ def test_a_name_needs_a_likely_grid():
     for name in NAMES[:2]:
         with pytest.raises(SeewhyError, match="no positions"):
             Explainer(model, layout=name).explain(torch.rand(1, 3, 8, 8), target=1, layer="2")
+
+
+def test_tokens_first_are_not_taken_for_tokens_by_name():
+    """Where there are as many images as tokens, nothing but the module's own flag tells."""
+
+    class First(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.patch, self.block = nn.Conv2d(3, 8, 8, 8), nn.TransformerEncoderLayer(8, 2, 16, batch_first=False)
+            self.head = nn.Linear(8, 2)
+
+        def forward(self, x):
+            return self.head(self.block(self.patch(x).flatten(2).permute(2, 0, 1)).mean(0))
+
+    for layout in (None, "tokens"):
+        with pytest.raises(SeewhyError, match=r"'block'.*batch or tokens first.*takes a function"):
+            Explainer(First(), layout=layout).explain(torch.rand(4, 3, 16, 16), target=1, layer="block")
 
 
 def test_tokens_are_no_grid_where_there_is_one_only():

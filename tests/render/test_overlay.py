@@ -131,3 +131,8 @@ def test_values_beyond_the_limits_look_as_the_ends_do(limits: tuple[float, float
 def test_other_opacities_are_refused(alpha: Any) -> None:
     with pytest.raises(InputError, match="alpha is an opacity"):
         overlay(np.zeros((2, 2), np.uint8), np.ones((2, 2)), alpha=alpha)
+
+
+def test_a_map_of_zeros_changes_nothing_where_0_is_beyond_the_limits() -> None:
+    photo = np.full((2, 2, 3), 51, np.uint8)
+    assert (overlay(photo, np.zeros((2, 2)), limits=(0.5, 1.0)) == photo).all()

@@ -209,3 +209,9 @@ def test_the_users_settings_do_not_move_titles_and_numbers() -> None:
     assert all(t.get_window_extent().y1 <= bar.get_window_extent().y0 for t in bar.get_xticklabels())
     middle = bar.xaxis.label.get_window_extent()
     assert (middle.x0 + middle.x1) / 2 == pytest.approx((picture.x0 + picture.x1) / 2, abs=1)
+
+
+def test_a_tiles_label_is_at_its_corner() -> None:
+    ax = Figure().add_subplot()
+    draw(ax, _picture(marks=(Mark(label=Label(name="dog"), x=10, y=20, width=60),)))
+    assert ax.texts[0].xy == (9.5, 19.5)  # pixel centres are at whole numbers
