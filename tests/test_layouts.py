@@ -273,6 +273,28 @@ def test_a_name_needs_a_likely_grid():
             Explainer(model, layout=name).explain(torch.rand(1, 3, 8, 8), target=1, layer="2")
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_name_says_nothing_of_signals_and_of_single_numbers(name):
+    class Odd(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.patch, self.signal, self.total = nn.Conv2d(3, 16, 8, 8), nn.Conv1d(16, 16, 1), Sum()
+            self.head = nn.Linear(16, 2)
+
+        def forward(self, x):
+            x = self.patch(x)
+            return self.head(self.signal(x.flatten(2)).mean(2)) + 0 * self.total(x)
+
+    images = torch.rand(2, 3, 32, 32)
+    found = {info.name: info.layout for info in Explainer(Odd(), layout=name).layers(images)}
+    assert (found["patch"], found["signal"], found["total"]) == ("NCHW", "-", "-")
+
+
+class Sum(nn.Module):
+    def forward(self, x):
+        return x.sum()
+
+
 def test_tokens_first_are_not_taken_for_tokens_by_name():
     """Where there are as many images as tokens, nothing but the module's own flag tells."""
 

@@ -120,9 +120,10 @@ def _apply(method: Method, measured: Measured, layer: Captured | None) -> tuple[
     before = record.versions()
     with torch.no_grad():
         values = method.compute(record)
-        count, size = len(measured.input), tuple(measured.input.shape[2:])
+        count, _, *sides = measured.input.shape
+        size = (sides[0], sides[1])
         _check_tensor(method, "compute", values, count)
-        maps = method.to_maps(values, size)  # type: ignore[arg-type]
+        maps = method.to_maps(values, size)
     if record.versions() != before:
         raise MethodError(f"The method {method.label!r} changes its record in place, which other methods share: "
                           "work on new tensors (x.relu(), not x.relu_()).")  # fmt: skip

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-import operator
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Literal, overload
@@ -13,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .arguments import chunks, device_of, named_classes, parsed_device, whole
 from .collect import Collector, class_name
 from .engine.borrow import borrowed
 from .engine.diagnose import zero_weights
@@ -37,7 +36,6 @@ from .methods import Method
 from .methods.make import make_methods
 from .targets import ClassTarget, Scoring, check_finite, find_targets, probabilities, read_outputs, sums_to_one
 
-_BATCH_SIZE = 16
 _ACTIVATIONS = ("softmax", "sigmoid", "none", None)
 
 
@@ -106,17 +104,17 @@ class Explainer:
         self.model = model
         self._inner = unwrap(model)
         self._preprocessing = resolve_preprocessing(model, transform)
-        self._names = _class_names(class_names)
+        self._names = named_classes(class_names)
         self._classes = None if isinstance(class_names, Mapping) else len(self._names) or None
-        self._device = _parsed(device)
-        _device(self._inner, self._device)
+        self._device = parsed_device(device)
+        device_of(self._inner, self._device)
         self._output, self._activation, self._layout = output, activation, layout
         self._chosen: dict[Any, str] = {}
         self._said: set[str] = set()
 
     def __repr__(self) -> str:
         names = f"{len(self._names)} class names" if self._names else "no class names"
-        device = _device(self._inner, self._device) or "cpu"
+        device = device_of(self._inner, self._device) or "cpu"
         return f"Explainer({type(self._inner).__name__}, {names}, {device}, {self._preprocessing.description})"
 
     def __call__(self, inputs: Any) -> Explanation:
@@ -191,7 +189,7 @@ class Explainer:
         truths = self._true_classes(truth, len(images))
         found = Collector(methods, self._names, self._activation)
         with borrowed(self._inner):
-            for start, stop in _chunks(len(images), batch_size):
+            for start, stop in chunks(len(images), batch_size):
                 batch, pictures = self._load(images, start, stop)
                 scoring = Scoring(targets[start:stop], self._output, self._classes)
                 measured = self._measure(methods, layers, batch, scoring)
@@ -222,11 +220,11 @@ class Explainer:
         Returns:
             For each image a list of `Prediction`.
         """
-        top = _whole(top, "top")
+        top = whole(top, "top")
         images = gather(inputs)
         predictions: list[list[Prediction]] = []
         with borrowed(self._inner), torch.no_grad():
-            for start, stop in _chunks(len(images), batch_size):
+            for start, stop in chunks(len(images), batch_size):
                 batch, _ = self._load(images, start, stop)
                 outputs = read_outputs(run(self._inner, batch), stop - start, self._output, self._classes)
                 check_finite(outputs)
@@ -275,7 +273,7 @@ class Explainer:
         """The chunk's batch where the model is and in its precision, and the pictures of it."""
         batch, pictures = images.load(start, stop, self._preprocessing)
         dtype = next((p.dtype for p in self._inner.parameters() if p.is_floating_point()), batch.dtype)
-        return batch.to(_device(self._inner, self._device) or batch.device, dtype), pictures
+        return batch.to(device_of(self._inner, self._device) or batch.device, dtype), pictures
 
     def _measure(
         self, methods: Sequence[Method], layers: tuple[Layer, ...] | None, batch: Tensor, scoring: Scoring
@@ -344,49 +342,6 @@ def _check_truth(indices: list[int] | None, count: int) -> None:
         raise TargetIndexError(
             f"truth {max(indices)} is out of range: the model has {count} classes, 0 to {count - 1}."
         )
-
-
-def _class_names(names: Sequence[str] | Mapping[int, str] | None) -> dict[int, str]:
-    try:
-        if isinstance(names, str):
-            raise TypeError
-        pairs = names.items() if isinstance(names, Mapping) else enumerate(() if names is None else names)
-        return {operator.index(index): str(name) for index, name in pairs}
-    except TypeError:
-        given = "one string" if isinstance(names, str) else type(names).__name__
-        raise InputTypeError(f"class_names is a sequence of names or {{index: name}}, not {given}.") from None
-
-
-def _parsed(device: str | torch.device | None) -> torch.device | None:
-    try:
-        return None if device is None else torch.device(device)
-    except (RuntimeError, TypeError) as error:
-        raise InputError(f"There is no device {device!r}: give 'cpu', 'cuda', 'cuda:1' …, or leave it out.") from error
-
-
-def _device(model: nn.Module, wanted: torch.device | None) -> torch.device | None:
-    """Where inputs go: where the model is now; what the user says only where the model has no tensor of its own."""
-    where = next((tensor.device for tensor in itertools.chain(model.parameters(), model.buffers())), None)
-    if where is None or wanted is None:
-        return where or wanted
-    if wanted.type != where.type or wanted.index not in (None, where.index):
-        raise InputError(f"device={str(wanted)!r}, but the model is on {str(where)!r}: move it, or leave device out.")
-    return where
-
-
-def _chunks(count: int, batch_size: int | None) -> Iterator[tuple[int, int]]:
-    step = _BATCH_SIZE if batch_size is None else _whole(batch_size, "batch_size")
-    return ((start, min(start + step, count)) for start in range(0, count, step))
-
-
-def _whole(number: Any, name: str) -> int:
-    try:
-        whole = operator.index(number)
-    except TypeError:
-        whole = 0
-    if whole < 1 or isinstance(number, bool):
-        raise InputError(f"{name} must be a whole number of at least 1, not {number!r}.")
-    return whole
 
 
 def _check_cam_layer(layers: tuple[Layer, ...] | None, measured: Measured) -> None:

@@ -202,15 +202,8 @@ class Explanation:
         except Exception:  # a notebook falls back on the text form
             return None
 
-    def _png(
-        self,
-        widest: int = panel.LONGEST,
-        most: int | None = None,
-        *,
-        style: str | None = None,
-        limits: Limits = "shared",
-    ) -> bytes:
-        drawn = pictures.draw(self[:most], style, limits)
+    def _png(self, widest: int = panel.LONGEST, most: int | None = None, **how: Any) -> bytes:
+        drawn = pictures.draw(self[:most], **{"limits": "shared", **how})
         if most and len(self) > most:
             drawn[0] = replace(drawn[0], heading=(*drawn[0].heading, f"first {most} of {len(self)} images"))
         return panel.png(panel.single(drawn, shown=False), widest=widest)

@@ -100,15 +100,8 @@ class Explanations(Mapping[Key, Explanation]):
         seen = _beside(parts[0], f"first {most} of {total}" if most and total > most else None)
         return [list(row) for row in zip(seen, *columns, strict=True)]
 
-    def _png(
-        self,
-        widest: int = panel.LONGEST,
-        most: int | None = None,
-        *,
-        style: str | None = None,
-        limits: Limits = "shared",
-    ) -> bytes:
-        return panel.png(panel.grid(self._rows(most, style=style, limits=limits), shown=False)[0, 0], widest=widest)
+    def _png(self, widest: int = panel.LONGEST, most: int | None = None, **how: Any) -> bytes:
+        return panel.png(panel.grid(self._rows(most, **how), shown=False)[0, 0], widest=widest)
 
     def _repr_png_(self) -> bytes | None:
         try:

@@ -55,7 +55,7 @@ class Layouts:
 
     It keeps what is certain so far: the grids that convolutions and their like gave (among them the patch embedding
     of a transformer), which layouts were certain for a shape, and which sequences were normalised as tokens are.
-    What the user says (`given`) goes before what it would work out.
+    What the user says (`given`) by a function goes before everything; by a name it settles what is not certain.
     """
 
     def __init__(self, batch: int, size: Grid, *, tokens_first: bool = False, given: Given = None) -> None:
@@ -103,14 +103,16 @@ class Layouts:
 
     def _named(self, name: str, module: nn.Module, shape: tuple[int, ...]) -> Layout | None:
         """The layout of this name, where it fits and nothing certain speaks against it."""
-        if shape[0] != self._batch:
+        if len(shape) != (3 if name == "tokens" else 4) or shape[0] != self._batch:
             return None
-        if name == "tokens" and len(shape) == 3 and not (self._tokens_first and shape[1] == self._batch):
-            return self._of_tokens(shape[1], normed=True)
-        if name == "tokens" or len(shape) != 4 or isinstance(module, _CHANNELS_FIRST):
+        if isinstance(module, _SEQUENTIAL + _CHANNELS_FIRST):
             return None
+        if name == "tokens":
+            self._sequences.add(shape[1])
+            return None if self._tokens_first and shape[1] == self._batch else self._of_tokens(shape[1], normed=True)
         certain, doubtful = self._certain.get(shape, set()), shape in self._doubtful
-        grid = shape[2:] if name == "NCHW" else shape[1:3]
+        _, a, b, c = shape
+        grid = (b, c) if name == "NCHW" else (a, b)
         return Layout(name, grid) if self._fit(grid) and (doubtful or certain in (set(), {name})) else None
 
     def _picked(self, given: Callable[[Tensor], Tensor | None], output: Tensor) -> Layout | None:
@@ -187,7 +189,8 @@ class Layouts:
                 f"The layout of an output of shape {shape} is ambiguous: channels first or last? "
                 'Say which: Explainer(..., layout="NCHW") or "NHWC".'
             )
-        return Layout("NCHW", shape[2:]) if "NCHW" in names else Layout("NHWC", shape[1:3])  # type: ignore[arg-type]
+        _, a, b, c = shape
+        return Layout("NCHW", (b, c)) if "NCHW" in names else Layout("NHWC", (a, b))
 
     def _of_sequence(self, module: nn.Module, shape: tuple[int, ...]) -> Layout | None:
         """Tokens of a known grid after at most one other; of any likely grid if they were normalised as tokens are."""

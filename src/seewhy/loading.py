@@ -6,11 +6,10 @@ import importlib
 import inspect
 import os
 import random
-import socket
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -21,22 +20,17 @@ from torch import nn
 
 from . import checkpoints
 from .checkpoints import State
+from .downloads import INSTEAD, downloading, library
 from .errors import (
     InputError,
     InputTypeError,
-    MissingDependencyError,
     ModelError,
-    SeewhyError,
     UnknownNameError,
     close_matches,
 )
 from .explainer import Explainer
 
 Weights: TypeAlias = "str | os.PathLike[str] | None"
-
-_PATIENCE = 5.0  # seconds for a server to answer
-_ELSE = "Give a file of weights (weights='FILE', --weights FILE), or none (weights=None, --weights none)."
-_FOLDER = "Give a folder that save_pretrained made, as in hf:folder."
 
 
 def load(spec: str, weights: Weights = "DEFAULT", **kwargs: Any) -> Explainer:
@@ -85,8 +79,8 @@ def from_torchvision(
     trained = getattr(models.get_model_weights(name), "DEFAULT", None)
     if _is_default(weights, num_classes):
         if trained is None:
-            raise ModelError(f"torchvision has no trained weights for {name!r}. {_ELSE}")
-        with _downloading(name):
+            raise ModelError(f"torchvision has no trained weights for {name!r}. {INSTEAD}")
+        with downloading(name):
             model, classes = models.get_model(name, weights=trained), None
     else:
         backbone = inspect.signature(models.get_model_builder(name)).parameters.keys() & {"weights_backbone"}
@@ -108,11 +102,11 @@ def from_timm(name: str, weights: Weights = "DEFAULT", *, num_classes: int | Non
     Explainer(ResNet, 1000 class names, cpu, timm's pretrained_cfg: 176x176, mean (0.485, 0.456, 0.406), \
 std (0.229, 0.224, 0.225))
     """
-    timm: Any = _library("timm")
+    timm: Any = library("timm")
     on_hub = name.startswith(("hf-hub:", "hf_hub:"))
     if not on_hub:
         _check_timm_name(timm, name)
-    with _downloading(name, hub=on_hub or _is_default(weights, num_classes), instead=not on_hub):
+    with downloading(name, hub=on_hub or _is_default(weights, num_classes), instead=not on_hub):
         if _is_default(weights):
             model = timm.create_model(name, pretrained=True)
         else:
@@ -128,15 +122,15 @@ def from_transformers(
     Its image processor is the transform, its ``id2label`` the class names. `weights`, `kwargs` and errors are those of
     `load`, `num_classes` as in `from_torchvision`. Code that comes with a model is never run.
     """
-    library: Any = _library("transformers")
+    transformers: Any = library("transformers")
     default = _is_default(weights, num_classes)
-    with _downloading(name, hub=not Path(name).is_dir(), instead=False):
-        config = library.AutoConfig.from_pretrained(name, trust_remote_code=False)
-        processor = None if "transform" in kwargs else _processor(library, name)
+    with downloading(name, hub=not Path(name).is_dir(), instead=False):
+        config = transformers.AutoConfig.from_pretrained(name, trust_remote_code=False)
+        processor = None if "transform" in kwargs else _processor(transformers, name)
         if default:
-            model, classes = _pretrained(library, name, config), None
+            model, classes = _pretrained(transformers, name, config), None
         else:
-            model, classes = _built(lambda n: _from_config(library, config, n), weights, num_classes, _renamed)
+            model, classes = _built(lambda n: _from_config(transformers, config, n), weights, num_classes, _renamed)
     names = None if classes else {int(index): label for index, label in config.id2label.items()}
     return _explainer(model, {"transform": processor, "class_names": names}, kwargs)
 
@@ -170,7 +164,9 @@ def from_callable(spec: str, weights: Weights = None, **kwargs: Any) -> Explaine
 def _is_default(weights: Weights, num_classes: int | None = None) -> bool:
     default = isinstance(weights, str) and weights.lower() == "default"
     if default and num_classes is not None:
-        raise InputError(f"num_classes={num_classes} would leave the last layer of trained weights untrained. {_ELSE}")
+        raise InputError(
+            f"num_classes={num_classes} would leave the last layer of trained weights untrained. {INSTEAD}"
+        )
     return default
 
 
@@ -226,52 +222,6 @@ def _seeded() -> Iterator[None]:
             np.random.set_state(numbers)
 
 
-# ------------------------------------------------------------------------------------------------------ downloading
-
-
-@contextmanager
-def _downloading(name: str, hub: bool = False, instead: bool = True) -> Iterator[None]:
-    """What fails for want of a network fails quickly and says so; `instead`: weights are all that is downloaded."""
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(before or 2 * _PATIENCE)
-    try:
-        with _hub() if hub else nullcontext():
-            yield
-    except SeewhyError:
-        raise
-    except Exception as error:  # what the libraries raise is not documented
-        local = Path(name).is_dir() or isinstance(error, ValueError | RuntimeError)
-        reason = str(error).strip().split("\n")[0].rstrip(".")
-        what = f"{'Loading' if local else 'Downloading'} {name!r} failed ({type(error).__name__}: {reason})."
-        raise ModelError(what if local and not instead else f"{what} {_ELSE if instead else _FOLDER}") from error
-    finally:
-        socket.setdefaulttimeout(before)
-
-
-@contextmanager
-def _hub() -> Iterator[None]:
-    """Hugging Face's hub, or only what is cached of it where it does not answer: it would try again for a minute."""
-    _library("huggingface_hub")
-    constants: Any = importlib.import_module("huggingface_hub.constants")
-    utils: Any = importlib.import_module("huggingface_hub.utils")
-    before = constants.HF_HUB_OFFLINE
-    try:
-        utils.get_session().head(constants.ENDPOINT, timeout=_PATIENCE)
-    except Exception:  # of whichever HTTP library it uses, or because the user said offline
-        constants.HF_HUB_OFFLINE = True
-    try:
-        yield
-    finally:
-        constants.HF_HUB_OFFLINE = before
-
-
-def _library(name: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise MissingDependencyError(f"This needs {name}. Install it with: pip install {name}") from error
-
-
 # ------------------------------------------------------------------------------------------- what each library needs
 
 
@@ -310,19 +260,19 @@ def _timm_names(model: nn.Module) -> list[str] | None:
     return [info.index_to_description(index) for index in range(info.num_classes())]
 
 
-def _processor(library: Any, name: str) -> Any:
+def _processor(transformers: Any, name: str) -> Any:
     try:
-        return library.AutoImageProcessor.from_pretrained(name, trust_remote_code=False)
+        return transformers.AutoImageProcessor.from_pretrained(name, trust_remote_code=False)
     except (OSError, ValueError):
         if not Path(name).is_dir():
             raise
         return None  # saved without one: the usual is assumed, with a warning
 
 
-def _from_config(library: Any, config: Any, classes: int | None) -> nn.Module:
+def _from_config(transformers: Any, config: Any, classes: int | None) -> nn.Module:
     if classes:
         config.num_labels = classes
-    model: nn.Module = library.AutoModelForImageClassification.from_config(config)
+    model: nn.Module = transformers.AutoModelForImageClassification.from_config(config)
     return model
 
 
@@ -341,10 +291,10 @@ def _renamed(model: Any, state: State) -> State:
     return renamed
 
 
-def _pretrained(library: Any, name: str, config: Any) -> nn.Module:
+def _pretrained(transformers: Any, name: str, config: Any) -> nn.Module:
     """The trained classifier; refused where a part of it, such as its last layer, would be random."""
     model: nn.Module
-    model, told = library.AutoModelForImageClassification.from_pretrained(
+    model, told = transformers.AutoModelForImageClassification.from_pretrained(
         name, config=config, output_loading_info=True, trust_remote_code=False
     )
     lacking = sorted(map(str, [*told.get("missing_keys", ()), *told.get("mismatched_keys", ())]))

@@ -64,9 +64,8 @@ def spans(e: Explanation, limits: Limits = "own", style: str | None = None) -> l
     if limits not in ("shared", "own"):
         raise UnknownNameError(f"limits is 'shared', 'own' or a pair of numbers, not {limits!r}")
     arrays = _shown(e, style)
-    signed = (
-        style == "color" or e.signed or bool((arrays < 0).any())
-    )  # of all images, so that a column has one colour table
+    # Of all images, so that a column has one colour table.
+    signed = style == "color" or e.signed or bool((arrays < 0).any())
     percentile = CLIP if is_of_input(e) else 100.0
     if limits == "shared":
         return [colour.limits(arrays, signed, percentile=percentile)] * len(e)

@@ -178,3 +178,18 @@ def test_an_interrupted_load_is_tried_again(monkeypatch):
     assert registry._waiting == [registry.GROUP]
     assert "saliency" in seewhy.list_methods()
     assert registry._waiting == []
+
+
+def test_a_failing_plug_in_takes_nothing_of_the_users_away(monkeypatch):
+    """A method of a file that was loaded by its path, whose module nobody put into sys.modules."""
+    from importlib.metadata import EntryPoint
+
+    from seewhy.methods import registry
+
+    space = {"__name__": "loaded_by_path"}
+    exec(METHOD.format(decorator='@seewhy.register("users_own")', cls="Own", line="Own."), space)
+    monkeypatch.setattr(registry, "entry_points", lambda group: [EntryPoint("gone", "not_there_at_all:X", group)])
+    monkeypatch.setattr(registry, "_waiting", [registry.GROUP])
+    with pytest.warns(seewhy.SeewhyWarning, match="'gone'"):
+        assert "users_own" in seewhy.list_methods()
+    del registry._registry["users_own"]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
+import weakref
 from dataclasses import replace
 from typing import Any
 
@@ -215,3 +217,22 @@ def test_a_tiles_label_is_at_its_corner() -> None:
     ax = Figure().add_subplot()
     draw(ax, _picture(marks=(Mark(label=Label(name="dog"), x=10, y=20, width=60),)))
     assert ax.texts[0].xy == (9.5, 19.5)  # pixel centres are at whole numbers
+
+
+def test_drawing_again_after_the_user_cleared_the_axes_works_and_the_users_own_stays() -> None:
+    ax = Figure().add_subplot()
+    draw(ax, _picture(scale=HEAT))
+    ax.clear()
+    ax.text(1, 1, "mine")
+    draw(ax, _picture(scale=HEAT))
+    draw(ax, _picture(scale=HEAT))
+    assert (len(ax.images), len(ax.child_axes), [t.get_text() for t in ax.texts]) == (1, 1, ["mine"])
+
+
+def test_what_was_drawn_is_freed_with_its_figure() -> None:
+    figure = Figure()
+    axes = weakref.ref(figure.add_subplot())
+    draw(axes(), _picture(scale=HEAT, marks=(Mark(label=Label(name="dog"), x=0, y=0, width=60),)))
+    del figure
+    gc.collect()
+    assert axes() is None

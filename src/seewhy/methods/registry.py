@@ -85,11 +85,13 @@ def _load_plugins() -> None:
 
 def _problem(entry: EntryPoint) -> str | None:
     """Load one; what to say if that fails. What a module registered that failed to import does not stay."""
+    before = set(_registry)
     try:
         _load(entry)
     except (Exception, SystemExit) as error:
-        for name in [name for name, cls in _registry.items() if cls.__module__ not in sys.modules]:
-            del _registry[name]
+        for name in set(_registry) - before:
+            if _registry[name].__module__ not in sys.modules:
+                del _registry[name]
         return (
             f"The method {entry.name!r} ({entry.value}) of the distribution {_distribution(entry)!r} is left out: "
             f"{type(error).__name__}: {error}"

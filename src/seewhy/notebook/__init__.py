@@ -5,6 +5,7 @@ It needs the extra: ``pip install "seewhy[notebook]"``.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -61,7 +62,7 @@ def view(
     (24, 32)
     """
     try:
-        import anywidget  # noqa: F401
+        importlib.import_module("anywidget")
     except ImportError as error:
         raise MissingDependencyError(
             'The interactive view needs anywidget. Install it with: pip install "seewhy[notebook]"'

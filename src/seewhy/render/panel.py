@@ -6,7 +6,6 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
-from weakref import WeakKeyDictionary
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +28,7 @@ TICK, TICKS, GAP = 7.0, 14.0, 4.0  # points: size of the bar's numbers, what the
 MARGIN, BETWEEN = 0.12, 0.10  # inches
 NARROWEST = 1.3  # inches of a column, so that its text has room
 DPI = 160
+OURS = "seewhy"  # the group of what is drawn here, to be told from what a user draws
 LONGEST = 30_000  # pixels that the drawing library can take on a side
 WHITE_BOX = {"facecolor": "white", "edgecolor": "#888888", "linewidth": 0.6, "boxstyle": "round,pad=0.25"}
 RED_BOX = {"facecolor": "#c62828", "edgecolor": "#c62828", "linewidth": 0.6, "boxstyle": "round,pad=0.25"}
@@ -156,30 +156,25 @@ def draw(ax: Axes, picture: Picture) -> None:
 
     What was drawn there before by this function goes.
     """
-    for artist in _drawn.pop(ax, ()):
-        artist.remove()
-    shown: list[Any] = [ax.imshow(picture.pixels, origin="upper", aspect="equal")]
+    for artist in [*ax.images, *ax.child_axes, *ax.texts]:
+        if artist.get_gid() == OURS:
+            artist.remove()
+    ax.imshow(picture.pixels, origin="upper", aspect="equal", gid=OURS)
     ax.set(xticks=[], yticks=[], xlabel="")
     ax.spines[:].set_visible(False)
     ax.grid(visible=False)
     ink, width = _ink(ax), _points(ax)[0]
     heading = _heading(picture.heading, width)
     ax.set_title(heading, fontsize=TITLE, color=ink, loc="center", y=1.0, pad=5, linespacing=1.2, **PLAIN)
-    below = ax
-    if picture.scale:
-        below = _bar(ax, picture.scale, ink)
-        shown.append(below)
+    below = _bar(ax, picture.scale, ink) if picture.scale else ax
     if picture.label:
         text, box = picture.label.lines(width - 6), _box(picture.label.right)
         colour = {None: ink, True: "black", False: "white"}[picture.label.right]
         style: dict[str, Any] = {"fontsize": SMALL, "linespacing": 1.2, "loc": "center", "labelpad": 6 if box else 4}
         below.xaxis.set_label_position("bottom")
         below.set_xlabel(text, color=colour, bbox=box, **style, **PLAIN)
-    shown += [_mark(ax, mark, picture.pixels.shape[1]) for mark in picture.marks]
-    _drawn[ax] = [artist for artist in shown if artist is not None]
-
-
-_drawn: WeakKeyDictionary[Axes, list[Any]] = WeakKeyDictionary()  # what stands on axes, for the next drawing
+    for mark in picture.marks:
+        _mark(ax, mark, picture.pixels.shape[1])
 
 
 def _heading(lines: tuple[str, ...], width: float) -> str:
@@ -190,10 +185,10 @@ def _box(right: bool | None) -> dict[str, Any] | None:
     return {None: None, True: WHITE_BOX, False: RED_BOX}[right]
 
 
-def _mark(ax: Axes, mark: Mark, pixels: int) -> Any:
+def _mark(ax: Axes, mark: Mark, pixels: int) -> None:
     room = _drawn_width(ax) * mark.width / pixels
     if room < 30:  # points: too narrow to say anything
-        return None
+        return
     label, value = mark.label, f" {mark.label.value}" if mark.label.value and room > 80 else ""
     text = fit(label.name, room - 12 - width_of(value, 7), 7, lines=1) + value
     box = {**(_box(label.right) or WHITE_BOX), "alpha": 0.85, "boxstyle": "square,pad=0.2"}
@@ -204,13 +199,14 @@ def _mark(ax: Axes, mark: Mark, pixels: int) -> Any:
         "va": "top",
         "ha": "left",
     }
-    return ax.annotate(text, fontsize=7, color="white" if label.right is False else "black", bbox=box, **place, **PLAIN)
+    colour = "white" if label.right is False else "black"
+    ax.annotate(text, fontsize=7, color=colour, bbox=box, gid=OURS, **place, **PLAIN)
 
 
 def _bar(ax: Axes, scale: Scale, ink: str) -> Axes:
     """A thin colour bar below the picture, as wide as it; returns its axes."""
     height = _points(ax)[1]
-    bar: Axes = ax.inset_axes((0, -(BAR_GAP + BAR) / height, 1, BAR / height))
+    bar: Axes = ax.inset_axes((0, -(BAR_GAP + BAR) / height, 1, BAR / height), gid=OURS)
     high = scale.high if scale.high > scale.low else scale.low + 1
     bar.imshow(scale.bar(), extent=(scale.low, high, 0, 1), aspect="auto")
     values, texts = zip(*_fitting(scale.ticks(), _drawn_width(ax)), strict=True)
@@ -289,9 +285,8 @@ def grid(rows: Sequence[Sequence[Picture]], *, widest: float | None = None, show
         left, bottom = MARGIN + j * (column + BETWEEN), total[1] - above - sum(steps[:i]) - height
         place = left / total[0], bottom / total[1], column / total[0], height / total[1]
         axes[i, j] = ax = figure.add_axes(place)
-        heading = (
-            (*rows[0][j].heading, "")[:lines] if i == 0 else ()
-        )  # one line is set at the height of the first of two
+        # One line is set at the height of the first of two.
+        heading = (*rows[0][j].heading, "")[:lines] if i == 0 else ()
         draw(ax, replace(rows[i][j], heading=heading))
     return axes
 
