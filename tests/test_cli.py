@@ -446,9 +446,26 @@ def test_the_report_of_transformers_is_not_shown(inside, capfd):
         hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, image_size=32, patch_size=8,
         num_labels=2,
     )  # fmt: skip
-    transformers.ViTModel(config).save_pretrained("body")
+    transformers.ViTForImageClassification(config).vit.save_pretrained("body")
     capfd.readouterr()
     assert main(["explain", "--model", "hf:body"]) == 1
     err = capfd.readouterr().err
-    assert err.startswith("seewhy: error: 'body' is no trained image classifier")
+    assert err.startswith("seewhy: error: 'body' has no trained weights for pooler")
     assert err.count("\n") == 1
+
+
+def test_an_encoder_is_explained_and_predicts_nothing(inside, capsys):
+    import transformers
+
+    config = transformers.ViTConfig(
+        hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=16, image_size=224, patch_size=32
+    )
+    torch.manual_seed(0)
+    transformers.ViTModel(config).save_pretrained("encoder")
+    PIL.Image.new("RGB", (40, 30), "teal").save("photo.png")
+    command = ["explain", "photo.png", "--model", "hf:encoder", "--method", "saliency", "--json", "why.json"]
+    assert main(command) == 0
+    (found,) = json.loads((inside / "why.json").read_text())
+    assert found["predictions"] == []
+    assert found["explained"][0]["target"] is None
+    assert "gives an embedding" in capsys.readouterr().err

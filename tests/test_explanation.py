@@ -47,6 +47,26 @@ def _gradient(count: int = 1, method: str = "saliency", **parts: Any) -> Explana
     return _make(count, method, None, **({"values": values, "maps": abs(values).max(1)} | parts))
 
 
+def _signal(count: int = 1, channels: int = 2, length: int = 50, **parts: Any) -> Explanation:
+    rng = np.random.default_rng(count)
+    given = {
+        "values": rng.random((count, length // 2), np.float32),
+        "maps": rng.random((count, length), np.float32),
+        "images": rng.integers(0, 256, (count, channels, length, 1), dtype=np.uint8).repeat(3, axis=3),
+    }
+    return _make(count, **(given | parts))
+
+
+def _video(count: int = 1, time: int = 5, **parts: Any) -> Explanation:
+    rng = np.random.default_rng(count)
+    given = {
+        "values": rng.random((count, time, 3, 4), np.float32),
+        "maps": rng.random((count, time, HEIGHT, WIDTH), np.float32),
+        "images": rng.integers(0, 256, (count, time, HEIGHT, WIDTH, 3), dtype=np.uint8),
+    }
+    return _make(count, **(given | parts))
+
+
 def _same(one: Explanation, other: Explanation) -> bool:
     words = ("target_names", "method", "layer", "truth", "sources")
     return (
@@ -74,7 +94,7 @@ class TestArrays:
             e.provenance["model"] = "other"  # type: ignore[index]
 
     def test_types_are_as_promised(self) -> None:
-        e = _make(2, maps=np.ones((2, 5, 7)), targets=[1, -1], scores=[1, np.nan])
+        e = _make(2, maps=np.ones((2, HEIGHT, WIDTH)), targets=[1, -1], scores=[1, np.nan])
         assert [getattr(e, n).dtype.name for n in ARRAYS] == [
             "float32",
             "float32",
@@ -193,11 +213,67 @@ class TestPixels:
         with pytest.raises(UnknownNameError, match="'overlay'"):
             _make().image("overlai")
 
-    def test_maps_of_signals_and_nothing_at_all_have_no_picture(self) -> None:
-        for e in (_make(maps=np.ones((1, 50))), _make(2)[2:]):
+    def test_nothing_at_all_has_no_picture(self) -> None:
+        for e in (_make(2)[2:], _signal(2)[2:], _video(2)[2:]):
             with pytest.raises(InputError, match="pictures"):
                 e.image()
             assert e._repr_png_() is None
+
+
+class TestSignalsAndVideos:
+    @pytest.mark.parametrize("kind", [_signal, _video])
+    def test_they_index_iterate_copy_and_reopen_as_images_do(self, kind: Any, tmp_path: Path) -> None:
+        e = kind(3)
+        assert (e[1].map == e.maps[1]).all()
+        assert [len(one) for one in e] == [1, 1, 1]
+        assert e[1:].images.shape == (2, *e.images.shape[1:])
+        assert (np.asarray(e) == e.maps).all()
+        assert repr(e.maps.shape) in repr(e)
+        assert _same(pickle.loads(pickle.dumps(e)), e)
+        e.save(tmp_path / "why")
+        assert _same(Explanation.load(tmp_path / "why"), e)
+        assert Image.open(tmp_path / "why.png").size > (400, 300)
+        assert Image.open(io.BytesIO(e._repr_png_() or b"")).width <= 1200
+
+    @pytest.mark.parametrize("kind", [_signal, _video])
+    def test_there_is_no_photo_to_lay_them_over(self, kind: Any) -> None:
+        with pytest.raises(InputError, match="on= is the photo of an image"):
+            kind().overlay(on=np.zeros((HEIGHT, WIDTH, 3), np.uint8))
+
+    @pytest.mark.parametrize("kind", [_signal, _video])
+    def test_several_are_saved_as_a_grid_and_reopened(self, kind: Any, tmp_path: Path) -> None:
+        several = Explanations([kind(2), kind(2, method="cam", layer=None)])
+        several.save(tmp_path)
+        back = Explanations.load(tmp_path)
+        assert list(back) == list(several)
+        assert (tmp_path / "panel.png").is_file()
+
+    @pytest.mark.parametrize(
+        ("e", "maps", "told"),
+        [
+            (_make, (2, HEIGHT, WIDTH + 1), r"\(2, 24, 36\).*\(2, 24, 37\)"),
+            (_make, (2, WIDTH, HEIGHT), r"\(2, 24, 36\).*\(2, 36, 24\)"),
+            (_make, (2, 3, HEIGHT, WIDTH), r"\(N, T, H, W, 3\), got \(2, 24, 36, 3\)"),
+            (_signal, (2, 25), r"\(2, 50\).*\(2, 25\)"),
+            (_video, (2, 4, HEIGHT, WIDTH), r"\(2, 5, 24, 36\).*\(2, 4, 24, 36\)"),
+            (_video, (2, HEIGHT, WIDTH), r"\(N, H, W, 3\), got \(2, 5, 24, 36, 3\)"),
+            (_make, (2,), r"\(N, L\), \(N, H, W\) or \(N, T, H, W\), got \(2,\)"),
+            (_make, (2, 1, 1, 1, 1), r"or \(N, T, H, W\), got"),
+        ],
+    )
+    def test_maps_that_do_not_fit_the_images_are_refused(self, e: Any, maps: tuple[int, ...], told: str) -> None:
+        with pytest.raises(InputError, match=told):
+            e(2, maps=np.ones(maps))
+
+    def test_a_notebook_shows_some_of_many_and_says_so(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        titles: list[str] = []
+        monkeypatch.setattr(panel, "png", lambda axes, **_: titles.append(axes.get_title()) or b"")
+        _video(7, 2)._repr_png_()
+        _signal(17)._repr_png_()
+        assert titles == [
+            "grad_cam\nlayer4\nfirst 6 of 7 videos or volumes",
+            "grad_cam\nlayer4\nfirst 16 of 17 signals",
+        ]
 
 
 class TestOverlayOnTheOriginal:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hostile import Net, chain, close, conv, explain, grad_cam_by_hand, images, plain_gradient, stem
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations, spectral_norm
@@ -24,57 +25,6 @@ pytestmark = pytest.mark.filterwarnings("ignore::seewhy.SeewhyWarning")  # a ran
 
 METHODS = ["saliency", "guided_backprop", "deconvnet", "cam", "grad_cam", "guided_grad_cam", "activations"]
 Pair = namedtuple("Pair", "features extra")
-
-
-class Net(nn.Module):
-    """A network that is one function of itself and the images, with the modules given."""
-
-    def __init__(self, run: Callable[[Any, Tensor], Any], **modules: nn.Module) -> None:
-        super().__init__()
-        self.run = run
-        for name, module in modules.items():
-            self.add_module(name, module)
-
-    def forward(self, x: Tensor) -> Any:
-        return self.run(self, x)
-
-
-def stem() -> nn.Conv2d:
-    return nn.Conv2d(3, 8, 3, 2, 1)
-
-
-def conv() -> nn.Conv2d:
-    return nn.Conv2d(8, 8, 3, 1, 1)
-
-
-def chain(*middle: nn.Module) -> nn.Sequential:
-    return nn.Sequential(stem(), nn.ReLU(), *middle, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5))
-
-
-def images(count: int = 3) -> Tensor:
-    return torch.rand(count, 3, 16, 24, generator=torch.Generator().manual_seed(3))
-
-
-def explain(model: nn.Module, method: Any = "grad_cam", x: Tensor | None = None, **arguments: Any) -> Any:
-    arguments.setdefault("target", 1)
-    return Explainer(model).explain(images() if x is None else x, method, **arguments)
-
-
-def plain_gradient(model: nn.Module, x: Tensor) -> np.ndarray:
-    x = x.clone().requires_grad_()
-    return torch.autograd.grad(model(x * 1)[:, 1].sum(), x)[0].numpy()
-
-
-def grad_cam_by_hand(tail: Callable[[Tensor], Tensor], activation: Tensor) -> np.ndarray:
-    activation = activation.detach().requires_grad_()
-    gradient = torch.autograd.grad(tail(activation * 1)[:, 1].sum(), activation)[0]
-    return (gradient.mean((2, 3), keepdim=True) * activation).sum(1).relu().detach().numpy()
-
-
-def close(found: np.ndarray, expected: np.ndarray) -> None:
-    assert found.shape == expected.shape
-    assert np.abs(expected).max() > 0
-    assert np.abs(found - expected).max() <= 1e-5 * np.abs(expected).max()
 
 
 def _split_and_add(net: Any, x: Tensor) -> Tensor:

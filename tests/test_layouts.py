@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from torchvision.models import swin_t, vit_b_16
 
 from seewhy import Explainer, SeewhyError
-from seewhy.layouts import NAMES, Layout, Layouts
+from seewhy.layouts import Layout, Layouts
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*nothing there argues:seewhy.SeewhyWarning")
 
@@ -47,6 +47,29 @@ BLOCK, CONV = nn.Sequential(), nn.Conv2d(3, 8, 1)
         ((224, 224), [(CONV, (2, 768, 14, 14)), (BLOCK, (2, 12, 197, 64))], None),
         ((224, 224), [(CONV, (2, 24, 56, 56)), (BLOCK, (2, 197, 384)), (BLOCK, (2, 6, 197, 197))], None),
         ((224, 224), [(CONV, (2, 24, 56, 56)), (nn.LayerNorm(384), (2, 197, 384))], Layout("tokens", (14, 14), 1)),
+        # a grid that fits at its own resolution and as half of a finer one
+        (
+            (224, 224),
+            [(CONV, (2, 64, 14, 14)), (CONV, (2, 64, 7, 7)), (nn.LayerNorm(96), (2, 49, 96))],
+            Layout("tokens", (7, 7)),
+        ),
+        # tokens of all images in a row, normalised by a batch norm
+        (
+            (128, 160),
+            [(CONV, (2, 64, 8, 10)), (nn.BatchNorm1d(96), (40, 96)), (BLOCK, (2, 20, 96))],
+            Layout("tokens", (4, 5)),
+        ),
+        # a linear patch embedding
+        ((128, 160), [(nn.Linear(768, 64), (2, 80, 64)), (BLOCK, (2, 80, 64))], Layout("tokens", (8, 10))),
+        (
+            (128, 160),
+            [(nn.Linear(768, 64), (2, 80, 64)), (nn.LayerNorm(64), (2, 84, 64))],
+            Layout("tokens", (8, 10), 4),
+        ),
+        ((128, 160), [(nn.Linear(700, 64), (2, 80, 64)), (BLOCK, (2, 80, 64))], None),
+        # as many as there are rows: rows, perhaps
+        ((64, 64), [(nn.Linear(192, 8), (2, 64, 8)), (nn.LayerNorm(8), (2, 64, 8))], None),
+        ((64, 64), [(nn.LayerNorm(8), (2, 65, 8))], None),
         # sequences that are no tokens of a grid
         ((16, 16), [(nn.GRU(3, 8), (2, 16, 8))], None),
         ((16, 16), [(BLOCK, (2, 16, 8))], None),
@@ -250,13 +273,14 @@ def test_a_name_settles_what_is_ambiguous():
     with pytest.raises(SeewhyError, match=r"'body'.*ambiguous"):
         Explainer(Square()).explain(images, target=1, layer="body")
     first, last = (
-        Explainer(Square(), layout=name).explain(images, "activations", layer="body").values for name in NAMES[:2]
+        Explainer(Square(), layout=name).explain(images, "activations", layer="body").values
+        for name in ("NCHW", "NHWC")
     )
     assert np.array_equal(np.moveaxis(first, 3, 1), last)
 
 
 @pytest.mark.parametrize("channels", [8, 12])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ["NCHW", "NHWC", "tokens"])
 def test_a_name_changes_nothing_that_is_certain(name, channels):
     head = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 2)
     model = nn.Sequential(nn.Conv2d(3, channels, 3, padding=1), nn.Sigmoid(), *head)
@@ -268,12 +292,12 @@ def test_a_name_changes_nothing_that_is_certain(name, channels):
 
 def test_a_name_needs_a_likely_grid():
     model = nn.Sequential(nn.Flatten(), nn.Linear(192, 60), nn.Unflatten(1, (12, 5, 1)), nn.Flatten(), nn.Linear(60, 2))
-    for name in NAMES[:2]:
+    for name in ("NCHW", "NHWC"):
         with pytest.raises(SeewhyError, match="no positions"):
             Explainer(model, layout=name).explain(torch.rand(1, 3, 8, 8), target=1, layer="2")
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ["NCHW", "NHWC", "tokens"])
 def test_a_name_says_nothing_of_signals_and_of_single_numbers(name):
     class Odd(nn.Module):
         def __init__(self):
@@ -337,10 +361,10 @@ def test_tokens_by_name():
     class Mixer(nn.Module):
         def __init__(self):
             super().__init__()
-            self.embed, self.body, self.head = nn.Linear(192, 5), nn.Softplus(), nn.Linear(5, 2)
+            self.embed, self.body, self.head = nn.Parameter(torch.rand(192, 5)), nn.Softplus(), nn.Linear(5, 2)
 
-        def forward(self, x):  # patches of 8x8 without a convolution, and no norm that tells tokens
-            return self.head(self.body(self.embed(torch.nn.functional.unfold(x, 8, stride=8).transpose(1, 2))).mean(1))
+        def forward(self, x):  # patches of 8x8 without a module, and no norm that tells tokens
+            return self.head(self.body(torch.nn.functional.unfold(x, 8, stride=8).transpose(1, 2) @ self.embed).mean(1))
 
     images = torch.rand(2, 3, 32, 48)
     with pytest.raises(SeewhyError, match=r"'body' has no positions.*Explainer\(\.\.\., layout="):

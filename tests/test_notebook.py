@@ -360,7 +360,7 @@ def test_a_model_without_scores_shows_its_activations(photos):
             self.body = nn.Conv2d(3, 4, 3)
 
         def forward(self, x):
-            return self.body(x)
+            return self.body(x).flatten(2)
 
     shown = view(Explainer(Features(), transform=to_tensor), photos[0], methods="activations", layers="body")
     assert options(shown, "target") == [(None, "predicted")]
@@ -409,3 +409,10 @@ def test_classes_may_be_an_array_and_must_be_of_the_model(explainer, photos):
     assert shown.opacity == 0.5
     with pytest.raises(errors.TargetIndexError, match="99 is out of range: the model has 5 classes"):
         view(explainer, photos[0], targets=[0, 99])
+
+
+@pytest.mark.parametrize("conv", [nn.Conv1d, nn.Conv3d])
+def test_it_is_of_images_only(conv):
+    net = nn.Sequential(conv(2, 4, 3, padding=1), nn.ReLU())
+    with pytest.raises(errors.InputError, match=rf"The view shows images.*Conv{net[0].weight.ndim - 2}d"):
+        view(Explainer(net), torch.rand(1, 2, *[8] * (net[0].weight.ndim - 2)))

@@ -12,7 +12,9 @@ from seewhy.errors import InputError, InputTypeError, UnknownNameError
 from seewhy.explanation import Explanation
 from seewhy.explanations import Explanations
 from seewhy.pictures import draw, in_words, spans
-from seewhy.render import channel_grid, panel
+from seewhy.render import channel_grid, colorize, in_colour, overlay, panel
+from seewhy.render.frames import places
+from seewhy.render.signal import lanes, strip
 
 HEIGHT, WIDTH = 24, 36
 
@@ -48,6 +50,135 @@ def _activations(channels: int = 20, count: int = 1) -> Explanation:
     values = np.random.default_rng(3).normal(size=(count, channels, 4, 6))
     values[:, 1], values[:, 2] = 0, 5
     return _make(values, np.ones((count, HEIGHT, WIDTH)), "activations")
+
+
+def _signal(*peaks: float, channels: int = 2, length: int = 60, **parts: Any) -> Explanation:
+    maps = np.stack([np.linspace(0, peak, length) for peak in peaks])
+    images = np.random.default_rng(0).integers(0, 256, (len(peaks), channels, length, 1), dtype=np.uint8)
+    return replace(_heat(*peaks), **({"values": maps[:, ::2], "maps": maps, "images": images.repeat(3, 3)} | parts))
+
+
+def _video(*peaks: float, time: int = 5, **parts: Any) -> Explanation:
+    ramp = np.arange(time * HEIGHT * WIDTH).reshape(time, HEIGHT, WIDTH) / (time * HEIGHT * WIDTH - 1)
+    maps = np.stack([ramp * peak for peak in peaks])
+    images = np.random.default_rng(0).integers(0, 256, (*maps.shape, 3), dtype=np.uint8)
+    return replace(_heat(*peaks), **({"values": maps[:, ::2, ::4], "maps": maps, "images": images} | parts))
+
+
+class TestSignals:
+    def test_the_pixels_are_the_lanes_over_the_maps_colours_of_its_limits(self) -> None:
+        e = _signal(1.0, 4.0)
+        shared = [p.pixels for p in draw(e, limits="shared")]
+        own = [p.pixels for p in draw(e, limits="own")]
+        for i, most in enumerate((1.0, 4.0)):
+            assert (shared[i] == lanes(e.images[i], e.maps[i], limits=(0.0, 4.0))).all()
+            assert (own[i] == lanes(e.images[i], e.maps[i], limits=(0.0, most))).all()
+            assert (e[i].image() == own[i]).all()
+            assert (e[i].overlay() == own[i]).all()
+        assert not (shared[0] == own[0]).all()
+
+    def test_the_bar_has_the_colours_behind_the_curves_and_its_ends_are_honest(self) -> None:
+        heat = np.linspace(0, 1, 60)
+        (picture,) = draw(_signal(1.0, channels=1, images=np.zeros((1, 1, 60, 3), np.uint8)), limits=(0.0, 0.5))
+        assert picture.scale is not None
+        assert [text for _, text in picture.scale.ticks()] == ["0", "≥ 0.5"]
+        bar = picture.scale.bar()[0]
+        column = picture.pixels.shape[1] // 60
+        for i in (0, 10, 29, 59):
+            nearest = bar[min(255, round(heat[i] / 0.5 * 255))].astype(int)
+            assert abs(picture.pixels[0, i * column].astype(int) - nearest).max() <= 4
+
+    def test_gradients_of_the_input_are_drawn_behind_the_curves_up_to_their_largest(self) -> None:
+        values = np.random.default_rng(0).normal(size=(1, 2, 60))
+        e = _signal(1.0, values=values, maps=abs(values).max(1), layer=None, method="saliency")
+        (picture,) = draw(e)
+        assert picture.scale is not None
+        assert picture.scale.high == pytest.approx(abs(values).max())
+        assert not picture.scale.beyond
+        assert (picture.pixels == lanes(e.images[0], e.maps[0])).all()
+
+    def test_signed_maps_have_white_at_0_in_the_middle_of_the_bar(self) -> None:
+        maps = np.linspace(-1, 3, 60)[None]
+        (picture,) = draw(_signal(1.0, maps=maps))
+        assert picture.scale is not None
+        assert (picture.scale.low, picture.scale.high) == (-3.0, 3.0)
+        assert picture.scale.bar()[0, 127:129].min() > 240
+
+    def test_the_map_alone_is_a_band_in_its_usual_colours(self) -> None:
+        (picture,) = draw(_signal(2.0), "map")
+        assert (picture.pixels == strip(np.linspace(0, 2, 60), "inferno", (0.0, 2.0))).all()
+        assert picture.across
+        assert not picture.down
+
+    def test_each_channel_of_an_activation_is_a_row(self) -> None:
+        values = np.random.default_rng(0).normal(size=(1, 7, 30))
+        values[:, 3] = 0
+        (picture,) = draw(_signal(1.0, values=values, method="activations"), "channels")
+        row = len(picture.pixels) // 7
+        assert picture.pixels.shape == (7 * row, 990, 3)
+        assert (picture.pixels[3 * row : 4 * row] == 255).all()
+        expected = np.clip(128 + 64 * (values[0, 5] - values[0, 5].mean()) / values[0, 5].std(), 0, 255)
+        assert abs(picture.pixels[5 * row, ::33, 0] - expected).max() <= 0.51
+        assert [text for _, text in picture.down] == ["channel 0", "1", "2", "3", "4", "5", "6"]
+
+    def test_they_have_no_colours_and_maps_of_a_layer_no_channels(self) -> None:
+        values = np.ones((1, 3, 60))
+        three = _signal(1.0, channels=3, values=values, layer=None)
+        with pytest.raises(InputError, match="which a signal has not"):
+            three.image("color")
+        with pytest.raises(InputError, match=r"activations \(N, C, l\)"):
+            _signal(1.0).image("channels")
+
+    def test_a_grid_numbers_channels_once_and_samples_at_the_foot(self) -> None:
+        grid = Explanations([_signal(1.0, 2.0), _signal(1.0, 2.0, layer="layer3")])._rows()
+        assert [[bool(p.down) for p in row] for row in grid] == [[True, False, False]] * 2
+        assert grid[0][0].heading == ("signal",)
+        assert (grid[1][0].pixels == lanes(_signal(1.0, 2.0).images[1])).all()
+
+
+class TestVideos:
+    def test_each_frame_has_its_map_over_it_in_one_colour_range(self) -> None:
+        e = _video(2.0, time=6)
+        pixels = e.image()
+        for t, (x, y) in enumerate(places(6, HEIGHT, WIDTH)):
+            expected = overlay(e.images[0, t], e.maps[0, t], limits=(0.0, 2.0))
+            assert (pixels[y : y + HEIGHT, x : x + WIDTH] == expected).all()
+        assert (e.overlay() == pixels).all()
+
+    def test_of_many_frames_sixteen_are_drawn_and_it_is_said_which(self) -> None:
+        (picture,) = draw(_video(1.0, time=31), "map")
+        assert picture.heading == ("grad_cam", "layer4", "16 of 31 frames")
+        assert [mark.label.name for mark in picture.marks] == [f"frame {t}" for t in range(0, 31, 2)]
+        for mark, t in zip(picture.marks, range(0, 31, 2), strict=True):
+            expected = colorize(_video(1.0, time=31).maps[0, t], limits=(0.0, 1.0))
+            assert (picture.pixels[int(mark.y) :, int(mark.x) :][:HEIGHT, :WIDTH] == expected).all()
+        assert draw(_video(1.0, time=16))[0].heading == ("grad_cam", "layer4")
+
+    def test_a_batch_is_named_by_target_and_not_by_frame(self) -> None:
+        whole = panel.merge(draw(_video(1.0, 2.0)))
+        assert [mark.label.name for mark in whole.marks] == ["cat", "cat"]
+
+    def test_gradients_have_their_colours_in_each_frame(self) -> None:
+        values = np.random.default_rng(7).normal(size=(1, 3, 5, HEIGHT, WIDTH))
+        e = _video(1.0, values=values, maps=abs(values).max(1), layer=None)
+        x, y = places(5, HEIGHT, WIDTH)[4]
+        most = float(np.percentile(abs(values), 99))
+        expected = in_colour(values[0, :, 4], most)
+        assert abs(e.image("color")[y : y + HEIGHT, x : x + WIDTH].astype(int) - expected).max() <= 1
+        assert draw(e)[0].scale == draw(e, "map")[0].scale
+
+    def test_channels_are_those_of_the_middle_of_the_time(self) -> None:
+        values = np.random.default_rng(3).normal(size=(1, 20, 4, 4, 6))
+        (picture,) = draw(_video(1.0, values=values, method="activations"), "channels")
+        assert (picture.pixels == channel_grid(values[0, :, 2])).all()
+        assert picture.heading == ("activations", "layer4", "time step 2 of 0..3")
+
+    def test_a_grid_shows_the_frames_first(self) -> None:
+        ((seen, drawn),) = Explanations([_video(1.0, time=20)])._rows()
+        assert seen.heading == ("frames", "16 of 20 frames")
+        assert drawn.heading == ("grad_cam", "layer4")
+        x, y = places(16, HEIGHT, WIDTH)[15]
+        assert (seen.pixels[y : y + HEIGHT, x : x + WIDTH] == _video(1.0, time=20).images[0, 19]).all()
 
 
 class TestColour:

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from .explanation import Explanation
     from .explanations import Explanations
     from .methods import Method, list_methods, register
-    from .targets import Target
+    from .regions import Detection, Region
+    from .similarity import Similarity
+    from .targets import Class, Contrast, LogProbability, Probability, Target, Value
 
 # Where each public name lives: torch, which most of them need, is imported when the first is used.
 _MODULES = {
@@ -27,23 +29,33 @@ _MODULES = {
     "explanation": ("Explanation",),
     "explanations": ("Explanations",),
     "methods": ("Method", "list_methods", "register"),
-    "targets": ("Target",),
+    "regions": ("Detection", "Region"),
+    "similarity": ("Similarity",),
+    "targets": ("Class", "Contrast", "LogProbability", "Probability", "Target", "Value"),
 }
 _SUBMODULES = ("errors", "methods", "notebook", "render", "samples", "testing", "video")
 
 __all__ = [
     "BackwardRule",
+    "Class",
+    "Contrast",
+    "Detection",
     "Explainer",
     "Explanation",
     "Explanations",
     "LayerRecord",
+    "LogProbability",
     "Method",
     "Needs",
     "Prediction",
+    "Probability",
     "Record",
+    "Region",
     "SeewhyError",
     "SeewhyWarning",
+    "Similarity",
     "Target",
+    "Value",
     "__version__",
     "errors",
     "list_methods",

@@ -36,8 +36,9 @@ def parsed_device(device: str | torch.device | None) -> torch.device | None:
 
 
 def device_of(model: nn.Module, wanted: torch.device | None) -> torch.device | None:
-    """Where inputs go: where the model is now; what the user says only where the model has no tensor of its own."""
-    where = next((tensor.device for tensor in itertools.chain(model.parameters(), model.buffers())), None)
+    """Where inputs go: to the model's first tensor; what the user says only where the model has none of its own."""
+    kept = itertools.chain(model.parameters(), model.buffers())
+    where = next((tensor.device for tensor in kept if not tensor.is_meta), None)  # offloaded weights are on "meta"
     if where is None or wanted is None:
         return where or wanted
     if wanted.type != where.type or wanted.index not in (None, where.index):

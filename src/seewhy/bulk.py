@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -145,7 +146,9 @@ def _chunk(
 ) -> tuple[Done, tuple[str, ...]]:
     explanations = _explanations(explainer, chunk, asked, methods or asked.methods, asked.default and methods is None)
     contents = [photo.content for photo in chunk]
-    predictions = explainer.predict(contents, asked.top, batch_size=asked.batch_size)
+    predictions: list[list[Prediction]] = [[] for _ in chunk]
+    with suppress(ModelError):  # what gives an embedding was explained, and predicts no class
+        predictions = explainer.predict(contents, asked.top, batch_size=asked.batch_size)
     return Done(chunk, explanations, predictions), tuple(dict.fromkeys(one.method for one in explanations.values()))
 
 

@@ -271,10 +271,10 @@ def _json(path: str | None) -> Iterator[JsonList | None]:
 def _say_photo(photo: Photo, best: Sequence[Prediction], out: Path) -> None:
     name = photo.file or f"the sample photo {SAMPLE!r}"
     if out.suffix.lower() != ".png":  # many photos: a line each
-        say(f"{name}  {best[0].name}  {best[0].probability:.1%}")
+        say(f"{name}  {best[0].name}  {best[0].probability:.1%}" if best else name)
         return
     say(name)
-    width = max(len(prediction.name) for prediction in best)
+    width = max((len(prediction.name) for prediction in best), default=0)
     for prediction in best:
         say(f"  {prediction.name:{width}}  {prediction.probability:6.1%}")
     say("")

@@ -17,7 +17,8 @@ from .engine.passes import Measured, no_gradient
 from .errors import GradientError, LayerError, MethodError, NonFiniteError
 from .explanation import Explanation
 from .methods import Method
-from .targets import Selected, probabilities
+from .methods.base import cut
+from .scoring import Selected
 
 _Key = tuple[int, str | None]  # which method, at which layer
 
@@ -27,12 +28,10 @@ class Collector:
 
     Args:
         methods: in the order asked.
-        class_names: from index to name.
-        activation: how scores become probabilities, as for `Explainer`.
     """
 
-    def __init__(self, methods: Sequence[Method], class_names: Mapping[int, str], activation: str | None) -> None:
-        self._methods, self._class_names, self._activation = methods, class_names, activation
+    def __init__(self, methods: Sequence[Method]) -> None:
+        self._methods = methods
         self._pictures: list[np.ndarray] = []
         self._targets: list[tuple[np.ndarray, list[str], np.ndarray, np.ndarray]] = []
         self._results: dict[_Key, list[tuple[np.ndarray, np.ndarray]]] = {}
@@ -42,7 +41,7 @@ class Collector:
     def add(self, measured: Measured, pictures: np.ndarray) -> None:
         """Run the methods on one chunk."""
         self._pictures.append(pictures)
-        self._targets.append(self._describe(measured.selected, len(pictures)))
+        self._targets.append(_describe(measured.selected, len(pictures)))
         self.warnings |= dict.fromkeys(measured.warnings)
         self._dead.update(set(measured.dead))
         for index, method in enumerate(self._methods):
@@ -50,18 +49,6 @@ class Collector:
                 name = layer.label if layer else measured.head.layer if method.needs.head and measured.head else None
                 values, maps = _apply(method, measured, layer)
                 self._results.setdefault((index, name), []).append((_numpy(values), _numpy(maps)))
-
-    def _describe(self, selected: Selected | None, count: int) -> tuple[np.ndarray, list[str], np.ndarray, np.ndarray]:
-        """Targets, their names, scores and probabilities."""
-        nan = np.full(count, np.nan, np.float32)
-        if selected is None:
-            return np.full(count, -1), [""] * count, nan, nan
-        classes = selected.classes
-        chances = probabilities(selected.outputs, self._activation).cpu()
-        chance = chances.gather(1, classes.clamp(min=0)[:, None])[:, 0].numpy()
-        pairs = zip(classes.tolist(), selected.names, strict=True)
-        names = [name if index < 0 else class_name(self._class_names, index) for index, name in pairs]
-        return classes.numpy(), names, _numpy(selected.scores), np.where(classes.numpy() < 0, nan, chance)
 
     def explanations(
         self, truth: tuple[str, ...] | None, sources: tuple[str | None, ...], provenance: Mapping[str, str]
@@ -90,7 +77,7 @@ class Collector:
                 "the model runs differently for them. Explain them in separate calls."
             )
         values, maps = (_joined(parts) for parts in zip(*self._results[key], strict=True))
-        parts = self._targets if method.needs.score else [self._describe(None, len(maps))]
+        parts = self._targets if method.needs.score else [_describe(None, len(maps))]
         targets, names, scores, chances = zip(*parts, strict=True)
         if method.needs.score:
             self._warn_of_empty(method.label, layer, maps, sources)
@@ -109,9 +96,13 @@ class Collector:
             self.warnings[f"{name}{at} is 0 everywhere for image {images}: nothing there argues for the target."] = None
 
 
-def class_name(names: Mapping[int, str], index: int) -> str:
-    """The name of a class; ``class 7`` where none is known."""
-    return names.get(index, f"class {index}")
+def _describe(selected: Selected | None, count: int) -> tuple[np.ndarray, list[str], np.ndarray, np.ndarray]:
+    """Targets, their names, scores and probabilities."""
+    if selected is None:
+        nan = np.full(count, np.nan, np.float32)
+        return np.full(count, -1), [""] * count, nan, nan
+    classes = selected.classes.cpu().numpy()
+    return classes, list(selected.names), _numpy(selected.scores), _numpy(selected.chances)
 
 
 def _apply(method: Method, measured: Measured, layer: Captured | None) -> tuple[Tensor, Tensor]:
@@ -121,16 +112,17 @@ def _apply(method: Method, measured: Measured, layer: Captured | None) -> tuple[
     with torch.no_grad():
         values = method.compute(record)
         count, _, *sides = measured.input.shape
-        size = (sides[0], sides[1])
+        size = tuple(sides)
         _check_tensor(method, "compute", values, count)
-        maps = method.to_maps(values, size)
+        covered = size if values.shape[-len(size) :] == size else measured.sides
+        maps = method.to_maps(values, covered)
     if record.versions() != before:
         raise MethodError(f"The method {method.label!r} changes its record in place, which other methods share: "
                           "work on new tensors (x.relu(), not x.relu_()).")  # fmt: skip
     _check_tensor(method, "to_maps", maps, count)
-    if maps.shape != (count, *size):
-        raise MethodError(f"to_maps of {method.label!r} must return {(count, *size)}, not {tuple(maps.shape)}.")
-    return values, maps
+    if maps.shape != (count, *covered):
+        raise MethodError(f"to_maps of {method.label!r} must return {(count, *covered)}, not {tuple(maps.shape)}.")
+    return values, cut(maps, size)
 
 
 def _check_tensor(method: Method, function: str, values: object, count: int) -> None:

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import importlib
+import os
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import Any, Literal, overload
+from functools import partial
+from typing import Any, Literal, Self, TypeAlias, overload
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from .arguments import chunks, device_of, named_classes, parsed_device, whole
-from .collect import Collector, class_name
+from .cautions import Cautions, check_truth, class_labels, true_classes
+from .collect import Collector
 from .engine.borrow import borrowed
+from .engine.choice import Choice
 from .engine.diagnose import zero_weights
-from .engine.passes import Measured, Request, measure, run
+from .engine.inputs import ModelInputs, make_inputs
+from .engine.passes import Request, measure, run
 from .engine.record import Needs
 from .errors import (
     GradientError,
@@ -24,18 +29,21 @@ from .errors import (
     LayerError,
     ModelError,
     TargetError,
-    TargetIndexError,
     warn,
 )
 from .explanation import Explanation
 from .explanations import Explanations
 from .images import Images, gather, resolve_preprocessing
-from .layers import Layer, LayerTable, find_layers, unwrap
-from .layouts import Given, check_given
+from .layers import LayerTable, find_layers, unwrap
+from .layouts import Given, check_given, first_convolution
 from .methods import Method
 from .methods.make import make_methods
-from .targets import ClassTarget, Scoring, check_finite, find_targets, probabilities, read_outputs, sums_to_one
+from .outputs import KINDS, ranked, read_outputs
+from .scoring import Scoring, check_finite, find_targets, with_embeddings
+from .targets import About, Target
 
+_USUAL = {1: (4096,), 2: (224, 224), 3: (16, 112, 112)}  # sides of an input, where nothing says more
+Weights: TypeAlias = "str | os.PathLike[str] | None"
 _ACTIVATIONS = ("softmax", "sigmoid", "none", None)
 
 
@@ -61,7 +69,8 @@ class Explainer:
             (timm), else ImageNet's usual, said once by a `SeewhyWarning`.
         class_names: a sequence, or ``{index: name}``. Any comma-separated part of a name matches as ``target=``.
         device: where inputs go. None: where the model is.
-        output: picks the scores ``(N, K)`` out of what the model returns. None: worked out.
+        output: picks the scores ``(N, K)``, or dense scores ``(N, K, H, W)``, detections or an embedding, out of what
+            the model returns. None: worked out.
         activation: ``"softmax"``, ``"sigmoid"`` or ``"none"``, from scores to probabilities. None: softmax; sigmoid for
             one class; scores that already sum to 1 are taken as they are.
         layout: where the positions are in what layers return, where that is not worked out (rightly). ``"NCHW"``,
@@ -109,8 +118,64 @@ class Explainer:
         self._device = parsed_device(device)
         device_of(self._inner, self._device)
         self._output, self._activation, self._layout = output, activation, layout
-        self._chosen: dict[Any, str] = {}
-        self._said: set[str] = set()
+        first = first_convolution(self._inner)
+        self._sides = len(first.kernel_size) if first else 2  # of the inputs: signals have 1, images 2, videos 3
+        self._choice = Choice(self._inner)
+        self._cautions = Cautions(self._classes, activation)
+
+    @classmethod
+    def from_torchvision(
+        cls, name: str, weights: Weights = "DEFAULT", *, num_classes: int | None = None, **kwargs: Any
+    ) -> Self:
+        """A network of torchvision, with the transform and class names of its default weights.
+
+        Args:
+            name: its builder's: ``"resnet50"``; also of segmentation, detection and video.
+            weights: ``"DEFAULT"`` (trained, downloaded where needed), None (random, the same at each call), or a file
+                of weights (``.pth``, ``.safetensors``).
+            num_classes: for random weights and files; None: the builder's own, or as many as the file has.
+            kwargs: of `Explainer`, before the network's own.
+
+        Raises:
+            UnknownNameError: there is no such network; close matches are offered.
+            ModelError: downloading failed, or the weights do not fit.
+
+        >>> explainer = Explainer.from_torchvision("squeezenet1_0", weights=None, num_classes=7)
+        >>> len(explainer.predict(torch.rand(1, 3, 64, 64), top=10)[0])
+        7
+        """
+        model, own = _loading().torchvision_network(name, weights, num_classes)
+        return cls(model, **(own | kwargs))
+
+    @classmethod
+    def from_timm(
+        cls, name: str, weights: Weights = "DEFAULT", *, num_classes: int | None = None, **kwargs: Any
+    ) -> Self:
+        """A network of timm, with the transform of its `pretrained_cfg` and, where it is ImageNet's, the class names.
+
+        Arguments and errors are those of `from_torchvision`; a MissingDependencyError without timm. `name` may have a
+        tag, as in ``"resnet50.a1_in1k"``, or be on the hub: ``"hf-hub:user/name"``.
+
+        >>> Explainer.from_timm("resnet10t", weights=None)
+        Explainer(ResNet, 1000 class names, cpu, timm's pretrained_cfg: 176x176, mean (0.485, 0.456, 0.406), \
+std (0.229, 0.224, 0.225))
+        """
+        model, own = _loading().timm_network(name, weights, num_classes)
+        return cls(model, **(own | kwargs))
+
+    @classmethod
+    def from_transformers(
+        cls, name: str, weights: Weights = "DEFAULT", *, num_classes: int | None = None, **kwargs: Any
+    ) -> Self:
+        """A classifier, segmenter or image encoder of Hugging Face, with its image processor and class names.
+
+        `name` is the one on the hub or a folder made by `save_pretrained`; of a pair such as CLIP the image encoder is
+        taken. Other arguments and errors are those of `from_torchvision`; a MissingDependencyError without
+        transformers. Code that comes with a model is never run.
+        """
+        processed = "transform" not in kwargs
+        model, own = _loading().transformers_network(name, weights, num_classes, processed=processed)
+        return cls(model, **(own | kwargs))
 
     def __repr__(self) -> str:
         names = f"{len(self._names)} class names" if self._names else "no class names"
@@ -124,19 +189,22 @@ class Explainer:
     @overload
     def explain(
         self, inputs: Any, method: str | Method | type[Method] = "grad_cam", *, target: Any = None,
-        layer: str | nn.Module | None = None, truth: Any = None, batch_size: int | None = None, **options: Any,
+        layer: str | nn.Module | None = None, truth: Any = None, batch_size: int | None = None,
+        model_args: Sequence[Any] = (), model_kwargs: Mapping[str, Any] | None = None, **options: Any,
     ) -> Explanation: ...  # fmt: skip
 
     @overload
     def explain(
         self, inputs: Any, method: Sequence[str | Method | type[Method]], *, target: Any = None, layer: Any = None,
-        truth: Any = None, batch_size: int | None = None, **options: Any,
+        truth: Any = None, batch_size: int | None = None, model_args: Sequence[Any] = (),
+        model_kwargs: Mapping[str, Any] | None = None, **options: Any,
     ) -> Explanations: ...  # fmt: skip
 
     @overload
     def explain(
         self, inputs: Any, method: Any = "grad_cam", *, target: Any = None, layer: Sequence[Any], truth: Any = None,
-        batch_size: int | None = None, **options: Any,
+        batch_size: int | None = None, model_args: Sequence[Any] = (), model_kwargs: Mapping[str, Any] | None = None,
+        **options: Any,
     ) -> Explanations: ...  # fmt: skip
 
     def explain(
@@ -148,6 +216,8 @@ class Explainer:
         layer: Any = None,
         truth: Any = None,
         batch_size: int | None = None,
+        model_args: Sequence[Any] = (),
+        model_kwargs: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> Explanation | Explanations:
         """Explain the target's score for each image, by one or many methods in one shared pass.
@@ -158,11 +228,16 @@ class Explainer:
                 ``(C, H, W)`` or ``(N, C, H, W)``: already transformed; or a list of these.
             method: a name, `Method` class or instance, or a list of these. `seewhy.list_methods()` lists the names.
             target: None (each image's predicted class), a class index, a class name, a `Target`, a callable from scores
-                ``(N, K)`` to ``(N,)``, or a list with one of these for each image.
+                ``(N, K)`` to ``(N,)``, or a list with one of these for each image. Of dense scores, detections and
+                embeddings None is the class that covers most where it is predicted, the most confident detection, and
+                the image's own embedding.
             layer: None (chosen), a dotted name, a module, ``"name#2"`` for the second call of a module used several
                 times, or a list of these. Methods that look at no layer pass it by.
             truth: the true class of each image, index or name, for marking right and wrong in pictures.
             batch_size: images per pass; 16 unless given. It changes no result.
+            model_args: further inputs of the model. ``...`` among them says where the images go (first, unless said),
+                ``[...]`` that the model takes a list of them. Tensors with an entry for each image are cut as they are.
+            model_kwargs: the same by name, as in ``{"pixel_values": ...}``.
             options: of the methods; each goes to the methods that declare it.
 
         Returns:
@@ -184,23 +259,31 @@ class Explainer:
         layers = None if layer is None else tuple(dict.fromkeys(find_layers(self._inner, layer)))
         if layers == ():
             raise InputError("The list of layers is empty: name at least one, or leave layer out.")
-        images = gather(inputs)
-        targets = find_targets(target, len(images), self._names)
-        truths = self._true_classes(truth, len(images))
-        found = Collector(methods, self._names, self._activation)
+        images, rest = gather(inputs, self._sides), make_inputs(model_args, model_kwargs)
+        targets = find_targets(target, len(images), self._about)
+        truths = true_classes(truth, len(images), self._about)
+        found = Collector(methods)
         with borrowed(self._inner):
+            targets = with_embeddings(targets, partial(self._embedding, rest.part(0, 1, len(images))))
             for start, stop in chunks(len(images), batch_size):
                 batch, pictures = self._load(images, start, stop)
-                scoring = Scoring(targets[start:stop], self._output, self._classes)
-                measured = self._measure(methods, layers, batch, scoring)
+                scoring = self._scoring(targets[start:stop], start)
+                request = Request(
+                    tuple(method.needs for method in methods),
+                    layers or (),
+                    layout=self._layout,
+                    inputs=rest.part(start, stop, len(images)),
+                )
+                measured = self._choice.measure(request, batch, scoring)
+                self._cautions.check(measured.selected, scoring)
                 if measured.selected:
-                    _check_truth(truths, measured.selected.outputs.shape[1])
+                    check_truth(truths, measured.selected, self._about)
                 found.add(measured, pictures)
                 if measured.layers and layers is None:  # chosen once for the call
                     layers = tuple(find_layers(self._inner, measured.layers[0].label))
         provenance = {"model": type(self._inner).__name__}
         try:
-            explanations = found.explanations(self._class_labels(truths), images.sources, provenance)
+            explanations = found.explanations(class_labels(truths, self._about), images.sources, provenance)
         except GradientError as error:
             raise GradientError(f"{error}{zero_weights(self._inner)}") from None
         for message in found.warnings:
@@ -209,65 +292,83 @@ class Explainer:
             return Explanations(explanations)
         return explanations[0]
 
-    def predict(self, inputs: Any, top: int = 5, *, batch_size: int | None = None) -> list[list[Prediction]]:
+    def predict(
+        self,
+        inputs: Any,
+        top: int = 5,
+        *,
+        batch_size: int | None = None,
+        model_args: Sequence[Any] = (),
+        model_kwargs: Mapping[str, Any] | None = None,
+    ) -> list[list[Prediction]]:
         """The `top` most probable classes of each image, the most probable first.
+
+        Of dense scores it is the mean probability over positions; of detections the score of each class's best one.
 
         Args:
             inputs: as for `explain`.
             top: how many classes; fewer where the model has fewer.
-            batch_size: images per pass; 16 unless given.
+            batch_size: as for `explain`.
+            model_args: as for `explain`.
+            model_kwargs: as for `explain`.
 
         Returns:
             For each image a list of `Prediction`.
         """
         top = whole(top, "top")
-        images = gather(inputs)
+        images, rest = gather(inputs, self._sides), make_inputs(model_args, model_kwargs)
         predictions: list[list[Prediction]] = []
         with borrowed(self._inner), torch.no_grad():
             for start, stop in chunks(len(images), batch_size):
                 batch, _ = self._load(images, start, stop)
-                outputs = read_outputs(run(self._inner, batch), stop - start, self._output, self._classes)
-                check_finite(outputs)
-                self._check_outputs(outputs)
-                predictions += self._predictions(probabilities(outputs, self._activation).cpu(), top)
+                raw = run(self._inner, batch, rest.part(start, stop, len(images)))
+                outputs = read_outputs(raw, stop - start, self._output, self._classes)
+                if outputs.classes is not None:
+                    check_finite(outputs.classes, start)
+                self._cautions.check_outputs(outputs)
+                predictions += self._predictions(ranked(outputs, self._activation, top))
         return predictions
 
-    def _predictions(self, chances: Tensor, top: int) -> list[list[Prediction]]:
-        best = chances.topk(min(top, chances.shape[1]), dim=1)
-        rows = zip(best.indices.tolist(), best.values.tolist(), strict=True)
-        return [
-            [Prediction(index, class_name(self._names, index), p) for index, p in zip(*row, strict=True)]
-            for row in rows
-        ]
+    def _predictions(self, best: list[list[tuple[int, float]]]) -> list[list[Prediction]]:
+        return [[Prediction(index, self._about.name(index), chance) for index, chance in row] for row in best]
 
-    def layers(self, inputs: Any = None) -> LayerTable:
+    def layers(
+        self, inputs: Any = None, *, model_args: Sequence[Any] = (), model_kwargs: Mapping[str, Any] | None = None
+    ) -> LayerTable:
         """The layers that run, in the order in which they finish, and which ``layer=None`` would choose.
 
         Args:
             inputs: as for `explain`; random noise of the usual size where None.
+            model_args: as for `explain`.
+            model_kwargs: as for `explain`.
 
         Returns:
             A list of `LayerInfo` that shows as a table.
         """
-        images = gather(self._noise() if inputs is None else inputs)
+        images = gather(self._noise() if inputs is None else inputs, self._sides)
+        rest = make_inputs(model_args, model_kwargs)
         needs = Needs(activation=True, gradient=True)
         with borrowed(self._inner):
             batch, _ = self._load(images, 0, 1)
-            scoring = Scoring(find_targets(None, 1, self._names), self._output, self._classes)
+            scoring = self._scoring(find_targets(None, 1), 0)
+            request = Request((needs,), choose=True, layout=self._layout, inputs=rest.part(0, 1, len(images)))
             try:
-                measured = self._passes(batch, Request((needs,), choose=True), scoring)
-            except (GradientError, ModelError, LayerError):  # no score to choose by; the layers are there all the same
-                measured = self._passes(batch, Request((), everything=True), scoring)
+                measured = measure(self._inner, batch, request, scoring)
+            except (ModelError, LayerError, TargetError):  # no score to choose by; the layers are there all the same
+                listing = replace(request, needs=(), choose=False, everything=True)
+                measured = measure(self._inner, batch, listing, scoring)
         chosen = measured.layers[0].label if measured.layers else None
-        return LayerTable(replace(layer, chosen=layer.name == chosen) for layer in measured.observer.seen)
+        rows = [replace(row, why=measured.why.get(row.name, row.why)) for row in measured.observer.seen]
+        return LayerTable(replace(row, chosen=row.name == chosen) for row in rows)
 
     def _noise(self) -> np.ndarray | Tensor:
         """A picture of noise for the transform; where none is known, a tensor as the first convolution takes it."""
         generator = np.random.default_rng(0)
         if not self._preprocessing.assumed:
             return generator.integers(0, 256, (256, 256, 3), dtype=np.uint8)
-        first = next((module for module in self._inner.modules() if isinstance(module, nn.Conv2d)), None)
-        return torch.from_numpy(generator.random((1, first.in_channels if first else 3, 224, 224), np.float32))
+        first = first_convolution(self._inner)
+        shape = (1, first.in_channels if first else 3, *_USUAL[self._sides])
+        return torch.from_numpy(generator.random(shape, np.float32))
 
     def _load(self, images: Images, start: int, stop: int) -> tuple[Tensor, np.ndarray]:
         """The chunk's batch where the model is and in its precision, and the pictures of it."""
@@ -275,84 +376,28 @@ class Explainer:
         dtype = next((p.dtype for p in self._inner.parameters() if p.is_floating_point()), batch.dtype)
         return batch.to(device_of(self._inner, self._device) or batch.device, dtype), pictures
 
-    def _measure(
-        self, methods: Sequence[Method], layers: tuple[Layer, ...] | None, batch: Tensor, scoring: Scoring
-    ) -> Measured:
-        """The passes for one chunk, at the layers asked for or the one remembered or chosen."""
-        needs = tuple(method.needs for method in methods)
-        if not any(n.layer for n in needs):
-            measured = self._passes(batch, Request(needs), scoring)
-            _check_cam_layer(layers, measured)
-        elif layers is not None:
-            measured = self._passes(batch, Request(needs, layers), scoring)
-        else:
-            measured = self._measure_chosen(needs, batch, scoring)
-        if measured.selected:
-            self._check_outputs(measured.selected.outputs)
-        return measured
+    @property
+    def _about(self) -> About:
+        return About(self._names, self._activation)
 
-    def _passes(self, batch: Tensor, request: Request, scoring: Scoring) -> Measured:
-        return measure(self._inner, batch, replace(request, layout=self._layout), scoring)
+    def _scoring(self, targets: Sequence[Target], first: int) -> Scoring:
+        return Scoring(targets, self._output, self._classes, replace(self._about, first=first))
 
-    def _measure_chosen(self, needs: tuple[Needs, ...], batch: Tensor, scoring: Scoring) -> Measured:
-        kind = (tuple(batch.shape[1:]), any(n.gradient for n in needs), scoring.kind)
-        before: Measured | None = None
-        if kind in self._chosen:
-            remembered = tuple(find_layers(self._inner, self._chosen[kind]))
-            with suppress(GradientError, LayerError):  # it did not run, or nothing leads there this time
-                before = self._passes(batch, Request(needs, remembered), scoring)
-        if before and self._chosen[kind] not in before.dead:
-            return before
-        try:
-            measured = self._passes(batch, Request(needs, choose=True), scoring)
-        except GradientError:
-            if before is None:
-                raise
-            return before  # these images have no gradient at any layer
-        self._chosen[kind] = measured.layers[0].label
-        return measured
-
-    def _check_outputs(self, outputs: Tensor) -> None:
-        count = outputs.shape[1]
-        if self._classes not in (None, count) and "names" not in self._said:
-            self._said.add("names")
-            warn(f"{self._classes} class names were given, and the model has {count} scores: names may be wrong.")
-        if self._activation is None and sums_to_one(outputs) and "logits" not in self._said:
-            self._said.add("logits")
-            warn(
-                "The model's scores already sum to 1, so they are taken as probabilities. The gradient of a "
-                "probability depends on the other classes too: explain the logits if you can (output=)."
-            )
-
-    def _true_classes(self, truth: Any, count: int) -> list[int] | None:
-        if truth is None:
-            return None
-        targets = find_targets(truth, count, self._names)
-        indices = [target.index for target in targets if isinstance(target, ClassTarget) and target.index is not None]
-        if len(indices) < count:
-            raise TargetError("truth is a class, by index or name, for each image.")
-        return indices
-
-    def _class_labels(self, indices: list[int] | None) -> tuple[str, ...] | None:
-        return None if indices is None else tuple(class_name(self._names, index) for index in indices)
+    def _embedding(self, rest: ModelInputs, image: Any) -> Tensor:
+        """The model's embedding of one image, ``(D,)``."""
+        images = gather(image, self._sides)
+        if len(images) != 1:
+            raise TargetError(f"Similarity(to=...) takes one image or embedding; this is {len(images)} images. "
+                              "For several give a list of targets.")  # fmt: skip
+        batch, _ = self._load(images, 0, 1)
+        with torch.no_grad():
+            outputs = read_outputs(run(self._inner, batch, rest), 1, self._output, self._classes)
+        if outputs.embedding is None:
+            raise TargetError(f"Similarity(to=an image) needs {KINDS['embedding']}, and the model gives "
+                              f"{KINDS[outputs.kind]}. Explainer(model, output=...) takes others.")  # fmt: skip
+        return outputs.embedding[0]
 
 
-def _check_truth(indices: list[int] | None, count: int) -> None:
-    if indices and max(indices) >= count:
-        raise TargetIndexError(
-            f"truth {max(indices)} is out of range: the model has {count} classes, 0 to {count - 1}."
-        )
-
-
-def _check_cam_layer(layers: tuple[Layer, ...] | None, measured: Measured) -> None:
-    """CAM has one layer, which is found; asking for another is a mistake to be told."""
-    if (
-        measured.head
-        and layers
-        and not any(measured.head.layer in (layer.label, f"{layer.label}+relu") for layer in layers)
-    ):
-        asked = ", ".join(repr(layer.label) for layer in layers)
-        raise LayerError(
-            f"CAM is defined at {measured.head.layer!r} of this model only, not at {asked}. "
-            "Leave layer out, or use 'grad_cam'."
-        )
+def _loading() -> Any:
+    """The module that knows the libraries; it needs this one."""
+    return importlib.import_module(".loading", __package__)

@@ -31,9 +31,11 @@ DTYPES: dict[str, DTypeLike] = {
     "scores": np.float32,
     "probabilities": np.float32,
 }
+IMAGES = {2: (4, "(N, C, L, 3)"), 3: (4, "(N, H, W, 3)"), 4: (5, "(N, T, H, W, 3)")}  # by the dimensions of the maps
+KINDS = {2: "signals", 3: "images", 4: "videos or volumes"}
 WIDEST = 1200  # pixels of a picture in a notebook
 OTHER_FILES = (".npz", ".npy", ".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".pdf", ".svg")
-TILES = 64  # images at most in a notebook's picture of a batch
+TILES = {2: 16, 3: 64, 4: 6}  # signals, images, videos at most in a notebook's picture of a batch
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
@@ -41,7 +43,9 @@ class Explanation:
     """One method's maps of N images, with what they explain; arrays are read-only NumPy, RGB, one entry per image.
 
     `values` float32: the raw attribution at its own resolution and in the method's own scale. `maps` float32
-    (N, H, W): one number per pixel of the model's input. `images` uint8 (N, H, W, 3): what the model saw.
+    (N, H, W): one number per pixel of the model's input. `images` uint8 (N, H, W, 3): what the model saw. Of signals,
+    maps are (N, L) and images (N, C, L, 3), a row for each channel from its least to its greatest value; of videos and
+    volumes (N, T, H, W) and (N, T, H, W, 3).
     `targets` int64 (N,): the class explained, -1 where it is none, called `target_names`; its `scores` and
     `probabilities` (0..1) are float32 (N,), NaN where undefined. `truth` names the true classes, `sources` the files.
     `signed` says that values of the maps below 0 argue against the target, so that they are drawn in two colours.
@@ -82,17 +86,25 @@ class Explanation:
         self._check()
 
     def _check(self) -> None:
-        if self.images.ndim != 4 or self.images.shape[3] != 3:
-            raise InputError(f"images are uint8 (N, H, W, 3), got {self.images.shape}")
+        if self.maps.ndim not in IMAGES:
+            raise InputError(f"maps are (N, L), (N, H, W) or (N, T, H, W), got {self.maps.shape}")
+        ndim, form = IMAGES[self.maps.ndim]
+        if self.images.ndim != ndim or self.images.shape[-1] != 3:
+            raise InputError(f"with maps of shape {self.maps.shape}, images are uint8 {form}, got {self.images.shape}")
         counts = {name: len(np.atleast_1d(getattr(self, name))) for name in DTYPES}
         counts["target_names"] = len(self.target_names)
         counts |= {name: len(given) for name in ("truth", "sources") if (given := getattr(self, name))}
         if len(set(counts.values())) > 1:
             raise InputError(f"every part of an explanation has one entry per image, got {counts}")
+        sides = self.images.shape[2 if self.maps.ndim == 2 else 1 : -1]
+        if self.maps.shape[1:] != sides:
+            raise InputError(
+                f"maps have a number for each position of the images, {(len(self), *sides)}; got {self.maps.shape}"
+            )
 
     @property
     def map(self) -> NDArray[np.float32]:
-        """The map of a single image, float32 (H, W); an InputError for several."""
+        """The map of a single image, float32 (H, W), (L,) or (T, H, W); an InputError for several."""
         self._require_one("map", "maps")
         one: NDArray[np.float32] = self.maps[0]
         return one
@@ -149,6 +161,11 @@ class Explanation:
         takes the map alone for gradients of the input, grey from black at 0 to white, and else the overlay. Maps of a
         signed method, and any with negative values, are drawn from blue over white at 0 to red.
 
+        A signal is (H, W, 3) of at most 1,000 pixels' width: its channels as curves over time, each in a lane of its
+        own, stretched to it, before the map's colours from white at 0 to red (and blue below); more than 32 channels
+        are rows of a grey picture. ``"map"`` is a band of colours, ``"channels"`` has a row for each. Of a video or
+        volume at most 16 frames are drawn, evenly spaced, four a row; ``"channels"`` takes the middle of its time.
+
         `limits` are the values at the ends of the colours: ``"own"`` for each image its own (the largest |value|; for
         gradients of the input its 99th percentile), ``"shared"`` the same for all images, or a pair ``(low, high)``.
         An unknown style is an UnknownNameError, one that does not fit the values an InputError.
@@ -168,18 +185,18 @@ class Explanation:
         `on` is the photo of a single explanation as a path, PIL image or array: the map is then resized to it. It must
         be what the model saw, resized but not cropped, or it is an InputError. `alpha=None` lets the opacity
         follow |map|, a number in 0..1 fixes it; `colormap` is any name in matplotlib.colormaps; `limits` as in `image`.
+        Signals, videos and volumes have no `on` (an InputError), and are drawn as in `image`.
         """
-        images = list(self.images)
-        if on is not None:
-            self._require_one("overlay(on=)", "overlay()")
-            images = [photos.read(on)]
-            photo.require_whole(images[0], self.images[0])
-        spans = pictures.spans(self, limits)
-        laid = [
-            overlay(images[i], self.maps[i], alpha=alpha, colormap=colormap, limits=spans[i])
-            for i in pictures.drawable(self)
-        ]
-        return tiles.tile(laid)
+        numbers, spans = pictures.drawable(self), pictures.spans(self, limits)
+        if on is None:
+            how = {"alpha": alpha, "colormap": colormap}
+            return tiles.tile([pictures.laid(self, i, limits=spans[i], **how) for i in numbers])
+        if self.maps.ndim != 3:
+            raise InputError(f"on= is the photo of an image; this explains {KINDS[self.maps.ndim]}: leave it out")
+        self._require_one("overlay(on=)", "overlay()")
+        original = photos.read(on)
+        photo.require_whole(original, self.images[0])
+        return overlay(original, self.maps[0], alpha=alpha, colormap=colormap, limits=spans[0])
 
     def plot(self, ax: Axes | None = None, *, style: str | None = None, limits: Limits = "shared") -> Axes:
         """Draw the picture with its method, layer, target and colour bar; returns the Axes. Several images are tiles.
@@ -198,14 +215,16 @@ class Explanation:
 
     def _repr_png_(self) -> bytes | None:
         try:
-            return self._png(WIDEST, TILES)
+            return self._png(WIDEST, TILES[self.maps.ndim])
         except Exception:  # a notebook falls back on the text form
             return None
 
     def _png(self, widest: int = panel.LONGEST, most: int | None = None, **how: Any) -> bytes:
         drawn = pictures.draw(self[:most], **{"limits": "shared", **how})
         if most and len(self) > most:
-            drawn[0] = replace(drawn[0], heading=(*drawn[0].heading, f"first {most} of {len(self)} images"))
+            drawn[0] = replace(
+                drawn[0], heading=(*drawn[0].heading, f"first {most} of {len(self)} {KINDS[self.maps.ndim]}")
+            )
         return panel.png(panel.single(drawn, shown=False), widest=widest)
 
     def save(self, path: str | os.PathLike[str], *, style: str | None = None, limits: Limits = "shared") -> None:

@@ -22,6 +22,7 @@ from .render import panel
 Key: TypeAlias = str | tuple[str, str]
 
 ROWS = 8  # images at most in a notebook's picture
+SEEN = {2: "signal", 3: "image", 4: "frames"}  # by the dimensions of the maps
 
 
 class Explanations(Mapping[Key, Explanation]):
@@ -154,10 +155,12 @@ def _said(key: Any) -> str:
 
 def _beside(one: Explanation, note: str | None) -> list[panel.Picture]:
     """The first column: what the model saw, with the labels."""
-    heading = ("image", note) if note else ("image",)
+    what = SEEN[one.maps.ndim]
+    heading = (what, note) if note else (what,)
     return [
-        panel.Picture(pixels=one.images[i], heading=heading, label=pictures.label(one, i))
+        replace(seen, heading=(*heading, *seen.heading), label=pictures.label(one, i))
         for i in pictures.drawable(one)
+        for seen in [pictures.seen(one, i)]
     ]
 
 
@@ -165,7 +168,11 @@ def _unlabelled(one: Explanation, first: Explanation, style: str | None, limits:
     """A column of maps, labelled only where they explain something else than the first column says."""
     same = [a == b for a, b in zip(one.target_names, first.target_names, strict=True)]
     drawn = pictures.draw(one, style, limits, beside=True)
-    return [replace(p, label=None if s else p.label) for p, s in zip(drawn, same, strict=True)]
+    numbered = style == "channels"  # else as in the first column
+    return [
+        replace(p, label=None if s else p.label, down=p.down if numbered else ())
+        for p, s in zip(drawn, same, strict=True)
+    ]
 
 
 def _stem(one: Explanation, used: set[str]) -> str:

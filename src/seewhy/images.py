@@ -29,6 +29,12 @@ ACCEPTED = (
 )
 
 
+_FORMS = {
+    1: "float (C, L) or (N, C, L), since the model takes signals (its first convolution is a Conv1d)",
+    2: "(C, H, W) or (N, C, H, W)",
+    3: "float (C, T, H, W) or (N, C, T, H, W), since the model takes videos or volumes (its first is a Conv3d)",
+}
+
 # ------------------------------------------------------------------------------------------------------------- images
 
 
@@ -82,12 +88,13 @@ class Images:
         self._first_shape = next(iter(shapes), None)
 
 
-def gather(inputs: Any) -> Images:
+def gather(inputs: Any, sides: int = 2) -> Images:
     """Everything image-like that the user may pass, checked, but not yet decoded.
 
     Accepts a path, PIL image, NumPy array (H, W[, 3 or 4]) or (N, H, W, 3) of uint8 or of floats in 0..1, a uint8
     tensor (C, H, W) or (N, C, H, W): pictures, which the transform takes; a float tensor (C, H, W) or (N, C, H, W):
-    already transformed; or a list, tuple or iterator of these.
+    already transformed; or a list, tuple or iterator of these. For a model of signals (`sides` = 1), float tensors and
+    arrays (C, L) or (N, C, L); of videos and volumes (`sides` = 3), (C, T, H, W) or (N, C, T, H, W).
 
     Raises InputTypeError for anything else, InputError for shapes and values that are no image, and
     ImageNotFoundError or ImageFolderError for paths.
@@ -98,13 +105,13 @@ def gather(inputs: Any) -> Images:
     several = isinstance(inputs, (list, tuple, Iterator)) and not isinstance(inputs, io.IOBase)
     items: list[_Item] = []
     for value in inputs if several else (inputs,):
-        items += _items(value, len(items))
+        items += _items(value, len(items), sides)
     if not items:
         raise InputError(f"The list of images is empty: an empty batch. Pass {ACCEPTED}.")
     return Images(items)
 
 
-def _items(value: Any, index: int) -> list[_Item]:
+def _items(value: Any, index: int, sides: int) -> list[_Item]:
     name = f"image {index}"
     if isinstance(value, (str, os.PathLike)):
         path = os.fsdecode(value)
@@ -113,10 +120,17 @@ def _items(value: Any, index: int) -> list[_Item]:
     if isinstance(value, PIL.Image.Image):
         photos.check_sides(name, value.size)
         return [_Item(name, partial(photos.decoded, value, name))]
+    if (
+        isinstance(value, np.ndarray)
+        and sides != 2
+        and value.ndim in (sides + 1, sides + 2)
+        and value.dtype.kind == "f"
+    ):
+        value = torch.from_numpy(value)
     if isinstance(value, np.ndarray):
         return _array_items(value, index)
     if isinstance(value, torch.Tensor):
-        return _tensor_items(value, index)
+        return _tensor_items(value, index, sides)
     hint = " Open it first with PIL.Image.open." if isinstance(value, (bytes, bytearray, io.IOBase)) else ""
     raise InputTypeError(f"{name} is of type {type(value).__name__}; expected {ACCEPTED}.{hint}")
 
@@ -132,11 +146,13 @@ def _array_items(array: Array, index: int) -> list[_Item]:
     return items
 
 
-def _tensor_items(tensor: torch.Tensor, index: int) -> list[_Item]:
+def _tensor_items(tensor: torch.Tensor, index: int, sides: int) -> list[_Item]:
     photos.check_sides(f"image {index}", tensor.shape)
-    _check_tensor(f"image {index}", tensor)
+    other = sides != 2 and tensor.is_floating_point() and tensor.ndim in (sides + 1, sides + 2)
+    if not other:
+        _check_tensor(f"image {index}", tensor, sides)
     items = []
-    for i, image in enumerate(tensor if tensor.ndim == 4 else tensor[None], index):
+    for i, image in enumerate(tensor if tensor.ndim == (sides if other else 2) + 2 else tensor[None], index):
         if image.is_floating_point():
             if not image.sum(dtype=torch.float32).isfinite():  # a quick look
                 photos.check_finite(f"image {i}", torch.isfinite(image))
@@ -146,13 +162,13 @@ def _tensor_items(tensor: torch.Tensor, index: int) -> list[_Item]:
     return items
 
 
-def _check_tensor(name: str, tensor: torch.Tensor) -> None:
+def _check_tensor(name: str, tensor: torch.Tensor, sides: int) -> None:
     given = f"{name} is a {tensor.dtype} tensor of shape {tuple(tensor.shape)}"
     if tensor.dtype != torch.uint8 and not tensor.is_floating_point():
         raise InputError(f"{given}; pass tensor.to(torch.uint8) for a picture of 0..255, or a float tensor.")
     if tensor.ndim not in (3, 4):
         hint = " Add the channels with tensor[None]." if tensor.ndim == 2 else ""
-        raise InputError(f"{given}; expected (C, H, W) or (N, C, H, W).{hint}")
+        raise InputError(f"{given}; expected {_FORMS[sides]}.{hint}")
     if tensor.dtype == torch.uint8 and tensor.shape[-3] not in (1, 3, 4):
         order = "2, 0, 1" if tensor.ndim == 3 else "0, 3, 1, 2"
         hint = f" Use tensor.permute({order})." if tensor.shape[-1] in (1, 3, 4) else ""
@@ -208,9 +224,9 @@ def _what_the_model_saw(
     for item, tensor in zip(items, tensors, strict=True):
         values = tensor.detach().cpu().float().numpy()
         guess = preprocessing.assumed and isinstance(item.content, torch.Tensor)
-        shown, note = _shown(values, preprocessing, guess)
+        shown, note = _shown(values, preprocessing, guess) if values.ndim > 2 else (_traces(values), "")
         levels = (np.clip(shown, 0, 1) * 255 + 0.5).astype(np.uint8)
-        pictures.append(np.broadcast_to(levels, (3, *shown.shape[1:])).transpose(1, 2, 0))
+        pictures.append(np.moveaxis(np.broadcast_to(levels, (3, *shown.shape[1:])), 0, -1))
         notes |= {note: None} if note else {}
     for note in notes:
         preprocessing.say_once(f"Pictures are shown stretched from their least to greatest value: {note}.")
@@ -233,7 +249,8 @@ def _unnormalised(values: Array, preprocessing: Preprocessing, guess: bool) -> A
     if guess and _within(values, 0):
         return values
     if preprocessing.mean is not None and preprocessing.std is not None:
-        mean, std = (np.array(v, np.float32)[:, None, None] for v in (preprocessing.mean, preprocessing.std))
+        ones = (1,) * (values.ndim - 1)
+        mean, std = (np.array(v, np.float32).reshape(-1, *ones) for v in (preprocessing.mean, preprocessing.std))
         undone = values * std + mean if len(mean) in (1, len(values)) else None
     if undone is None:
         return values if _within(values, 0) else None
@@ -242,6 +259,11 @@ def _unnormalised(values: Array, preprocessing: Preprocessing, guess: bool) -> A
 
 def _within(values: Array, slack: float) -> bool:
     return bool(values.min() >= -slack and values.max() <= 1 + slack)
+
+
+def _traces(values: Array) -> Array:
+    """A signal (C, L) as a picture (1, C, L): a row for each channel, from its own least to its greatest value."""
+    return np.stack([_stretched(channel) for channel in values])[None]
 
 
 def _stretched(values: Array) -> Array:

@@ -9,9 +9,12 @@ from typing import Any, SupportsIndex, overload
 from torch import Tensor, nn
 
 from .errors import InputTypeError, LayerError, UnknownNameError, close_matches
-from .layouts import Layout
+from .layouts import FIRST, Layout
 
-_RESAMPLING = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
+_RESAMPLING = (
+    nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d,
+    nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d,
+)  # fmt: skip
 _POINTWISE = (nn.Linear, nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d)
 
 
@@ -44,8 +47,9 @@ class LayerInfo:
         name: dotted name, ``"name#2"`` for the second call of a module used several times.
         type: class name of the module.
         shape: shape of its output, the batch first.
-        layout: ``"NCHW"``, ``"NHWC"``, ``"tokens"``, ``"given"`` (by a function) or ``"-"`` (no positions).
+        layout: ``"NCHW"``, ``"NHWC"``, ``"tokens"`` …, ``"given"`` (by a function) or ``"-"`` (no positions).
         chosen: whether ``layer=None`` would choose it.
+        why: why it is chosen, or passed over; empty for those that come before the chosen one.
     """
 
     name: str
@@ -53,6 +57,7 @@ class LayerInfo:
     shape: tuple[int, ...]
     layout: str
     chosen: bool = False
+    why: str = ""
 
 
 class LayerTable(list[LayerInfo]):
@@ -69,7 +74,7 @@ class LayerTable(list[LayerInfo]):
 
     def __repr__(self) -> str:
         rows = [("layer", "type", "output", "layout", "")]
-        rows += [(i.name, i.type, str(i.shape), i.layout, "<- chosen" if i.chosen else "") for i in self]
+        rows += [(i.name, i.type, str(i.shape), i.layout, f"<- chosen: {i.why}" if i.chosen else i.why) for i in self]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
         return "\n".join(line.rstrip() for line in lines)
@@ -113,16 +118,20 @@ def find_layers(model: nn.Module, layer: Any) -> list[Layer]:
 
 
 def _find_by_name(model: nn.Module, label: str) -> Layer:
-    named, plus, _ = label.partition("+relu")
-    name, _, call = named.partition("#")
     modules = dict(model.named_modules(remove_duplicate=False))
+    if label in modules:
+        return Layer(label, modules[label])
+    named, plus = label.removesuffix("+relu"), label.endswith("+relu")
+    name, mark, call = named.rpartition("#")
+    if named in modules or not mark:
+        name, call = named, ""
     if name not in modules or not name:
         children = ", ".join(child for child, _ in model.named_children())
         raise UnknownNameError(f"The model has no layer {name!r}.{close_matches(name, modules)} "
                                f"Its children: {children}. explainer.layers() lists all.")  # fmt: skip
     if call and (not call.isdecimal() or int(call) < 1):
         raise UnknownNameError(f"{label!r}: after '#' comes the number of the call, from 1, as in '{name}#2'.")
-    return Layer(name, modules[name], int(call) if call else None, bool(plus))
+    return Layer(name, modules[name], int(call) if call else None, plus)
 
 
 def tensors(value: Any) -> Iterator[Tensor]:
@@ -156,15 +165,18 @@ def with_first_tensor(value: Any, tensor: Tensor) -> Any:
         return value
 
 
-def is_candidate(module: nn.Module, layout: Layout) -> bool:
-    """Whether the automatic choice may take a layer of this type and layout.
+def unfit(module: nn.Module, layout: Layout | None) -> str:
+    """Why the automatic choice may not take a layer of this type and layout; empty where it may.
 
     A pool that only resamples gives way to its input; among tokens and channels-last, a bare linear layer,
     activation, dropout or identity is a step within a block.
     """
+    if layout is None:
+        return "no positions"
     if isinstance(module, _RESAMPLING):
-        return False
-    return layout.name == "NCHW" or not (isinstance(module, _POINTWISE) or _is_activation(module))
+        return "only resamples"
+    within = layout.name not in FIRST.values() and (isinstance(module, _POINTWISE) or _is_activation(module))
+    return "a step within a block" if within else ""
 
 
 def _is_activation(module: nn.Module) -> bool:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 import torch
@@ -11,16 +12,24 @@ from torch import Tensor, nn
 
 from .errors import InputError, InputTypeError, LayerError, close_matches
 
-_CHANNELS_FIRST = (
-    nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d, nn.InstanceNorm2d, nn.MaxPool2d, nn.AvgPool2d, nn.LPPool2d,
-    nn.FractionalMaxPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.Upsample, nn.PixelShuffle,
-)  # fmt: skip
-TELLING = (*_CHANNELS_FIRST, nn.LayerNorm, nn.Linear)  # whose output tells grids and layouts to those after them
-_SEQUENTIAL = (nn.RNNBase, nn.Conv1d, nn.BatchNorm1d, nn.MaxPool1d, nn.AvgPool1d)  # of signals, not of tokens
+_CHANNELS_FIRST_OF = {
+    1: (nn.Conv1d, nn.ConvTranspose1d, nn.BatchNorm1d, nn.InstanceNorm1d, nn.MaxPool1d, nn.AvgPool1d, nn.LPPool1d,
+        nn.AdaptiveAvgPool1d, nn.AdaptiveMaxPool1d),
+    2: (nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d, nn.InstanceNorm2d, nn.MaxPool2d, nn.AvgPool2d, nn.LPPool2d,
+        nn.FractionalMaxPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.Upsample, nn.PixelShuffle),
+    3: (nn.Conv3d, nn.ConvTranspose3d, nn.BatchNorm3d, nn.InstanceNorm3d, nn.MaxPool3d, nn.AvgPool3d, nn.LPPool3d,
+        nn.FractionalMaxPool3d, nn.AdaptiveAvgPool3d, nn.AdaptiveMaxPool3d, nn.Upsample),
+}  # fmt: skip
+# Whose output tells grids and layouts to those after them.
+TELLING = (*(kind for kinds in _CHANNELS_FIRST_OF.values() for kind in kinds), nn.LayerNorm, nn.Linear)
+FIRST, LAST = {1: "NCL", 2: "NCHW", 3: "NCTHW"}, {2: "NHWC", 3: "NTHWC"}  # by the number of the input's sides
+TOKENS, TOKENS_FIRST = "tokens", "tokens first"
+NAMES = (*FIRST.values(), *LAST.values(), TOKENS, TOKENS_FIRST)
+_SIDES = {1: "l", 2: "h, w", 3: "t, h, w"}
 _MOST_PREFIX_TOKENS = 16
-Grid = tuple[int, int]
+Grid: TypeAlias = tuple[int, ...]
+Order: TypeAlias = tuple[int, ...]
 Given: TypeAlias = "str | Callable[[Tensor], Tensor | None] | None"
-NAMES = ("NCHW", "NHWC", "tokens")
 
 
 @dataclass(frozen=True)
@@ -28,10 +37,10 @@ class Layout:
     """Where the positions of an activation are.
 
     Attributes:
-        name: ``"NCHW"``, ``"NHWC"`` (channels last), ``"tokens"`` ``(N, prefix + h*w, C)``, or ``"given"``.
-        grid: ``(h, w)``.
+        name: one of `NAMES`, of which ``"tokens"`` is ``(N, prefix + positions, C)``; or ``"given"``.
+        grid: ``(h, w)``; ``(l,)`` of a signal, ``(t, h, w)`` of a video or volume.
         prefix: number of tokens before those of the grid (class, distillation, registers).
-        picks: for ``"given"``: which element of the flattened output is at each of ``(N, C, h, w)``.
+        picks: for ``"given"``: which element of the flattened output is at each of ``(N, C, *grid)``.
     """
 
     name: str
@@ -39,19 +48,20 @@ class Layout:
     prefix: int = 0
     picks: Tensor | None = field(default=None, compare=False, repr=False)
 
-    def to_nchw(self, activation: Tensor) -> Tensor:
-        """The `activation` as ``(N, C, h, w)``."""
+    def channels_first(self, activation: Tensor) -> Tensor:
+        """The `activation` as ``(N, C, *grid)``."""
         if self.picks is not None:
             return activation.flatten()[self.picks]
-        if self.name == "NCHW":
+        if self.name in FIRST.values():
             return activation
-        if self.name == "NHWC":
+        if self.name in LAST.values():
             return activation.movedim(-1, 1)
-        return torch.unflatten(activation[:, self.prefix :].movedim(-1, 1), 2, self.grid)
+        tokens = activation.movedim(0, 1) if self.name == TOKENS_FIRST else activation
+        return torch.unflatten(tokens[:, self.prefix :].movedim(-1, 1), 2, self.grid)
 
 
 class Layouts:
-    """Works out the layout of each module's output while the model runs on an input of ``(H, W)`` = `size`.
+    """Works out the layout of each module's output while the model runs on an input whose sides are `size`.
 
     It keeps what is certain so far: the grids that convolutions and their like gave (among them the patch embedding
     of a transformer), which layouts were certain for a shape, and which sequences were normalised as tokens are.
@@ -60,25 +70,44 @@ class Layouts:
 
     def __init__(self, batch: int, size: Grid, *, tokens_first: bool = False, given: Given = None) -> None:
         self._batch, self._size, self._tokens_first, self._given = batch, size, tokens_first, given
-        self._grids: list[Grid] = []
-        self._certain: dict[tuple[int, ...], set[str]] = {}
+        self._sides = len(size)
+        self._convolutional = _CHANNELS_FIRST_OF.get(self._sides, ())
+        others = tuple(kind for sides, kinds in _CHANNELS_FIRST_OF.items() if sides != self._sides for kind in kinds)
+        self._foreign = tuple(set(others) - set(self._convolutional)) + (() if self._sides == 1 else (nn.RNNBase,))
+        self._grids: dict[Grid, set[int]] = {}  # in the order in which they were seen last, with their channels
+        self._certain: dict[tuple[int, ...], dict[str, set[Order]]] = {}
+        self._turned: bool | None = None  # whether the first module that took an image took it with its sides swapped
+        self._regroups = False  # whether the model puts positions in other groups, as windows
         self._sequences: set[int] = set()
         self._normed: set[tuple[int, ...]] = set()
         self._doubtful: set[tuple[int, ...]] = set()  # outputs of linear layers, which take channels last
 
-    def tell(self, module: nn.Module, shape: tuple[int, ...]) -> None:
+    def take(self, args: Any) -> None:
+        """Learn from what the first module gets, whether the model turns its input."""
+        if self._turned is None and args and isinstance(args[0], Tensor) and args[0].dim() == self._sides + 2:
+            swapped = tuple(args[0].shape[2:]) == self._size[::-1]
+            self._turned = swapped and self._size != self._size[::-1]
+
+    def tell(self, module: nn.Module, output: Tensor) -> None:
         """Learn from what `module` returned, if its type says what that is."""
-        if len(shape) not in (3, 4) or shape[0] != self._batch:
+        shape = tuple(output.shape)
+        if self._as_tokens_first(shape):
+            shape = (shape[1], shape[0], shape[2])
+        if isinstance(module, nn.BatchNorm1d) and len(shape) == 2:
+            self._normed.add((shape[0] // self._batch, shape[1]))  # tokens of all images in a row, as LeViT has them
+        if len(shape) not in (3, self._sides + 2) or shape[0] != self._batch:
             return
-        if len(shape) == 4 and isinstance(module, _CHANNELS_FIRST):
-            self._learn(Layout("NCHW", (shape[2], shape[3])), shape)
-        elif len(shape) == 4 and isinstance(module, nn.Linear):
+        if isinstance(module, self._convolutional) and len(shape) == self._sides + 2:
+            self._learn(Layout(FIRST[self._sides], shape[2:]), shape[1], output)
+        elif isinstance(module, nn.Linear):
             self._doubtful.add(shape)
+            if len(shape) == 3 and not self._grids:
+                self._grids |= {grid: {shape[2]} for grid in self._patches(module.in_features, shape[1])}
         elif getattr(module, "normalized_shape", None) == (shape[-1],):
             if len(shape) == 3:
                 self._normed.add(shape[1:])
-            elif self._fit((shape[1], shape[2])):
-                self._learn(Layout("NHWC", (shape[1], shape[2])), shape)
+            elif self._fit(shape[1:-1]) or self._regrouped(shape[1:-1]):
+                self._learn(Layout(LAST[self._sides], shape[1:-1]), shape[-1], output)
 
     def see(self, module: nn.Module, output: Tensor) -> Layout | None:
         """The layout of `output`, which `module` just returned; None where it has no positions.
@@ -87,33 +116,63 @@ class Layouts:
             LayerError: two layouts fit equally well.
         """
         shape = tuple(output.shape)
-        self.tell(module, shape)
+        self.tell(module, output)
         layout = self._as_given(module, output)
-        if layout or len(shape) not in (3, 4) or shape[0] != self._batch or not output.is_floating_point():
+        if layout or not self._sides or not output.is_floating_point():
             return layout
-        layout = self._of_sequence(module, shape) if len(shape) == 3 else self._of_image(module, shape)
-        return layout if layout and layout.grid[0] * layout.grid[1] > 1 else None
+        layout = self._worked_out(module, shape, output)
+        if layout is None or math.prod(layout.grid) == 1:
+            return None
+        if self._turned:
+            raise LayerError(
+                "The model swaps the sides of its input before anything else, so its layers are turned too. "
+                f"Say how: Explainer(..., layout=) takes a function from an output to (N, C, {_SIDES[self._sides]})."
+            )
+        return layout
+
+    def _worked_out(self, module: nn.Module, shape: tuple[int, ...], output: Tensor) -> Layout | None:
+        if self._as_tokens_first(shape):
+            found = self._of_sequence(module, (shape[1], shape[0], shape[2]))
+            return found and replace(found, name=TOKENS_FIRST)
+        if len(shape) not in (3, self._sides + 2) or shape[0] != self._batch:
+            return None
+        if self._sides == 1:
+            return self._of_signal(module, output)
+        return self._of_sequence(module, shape) if len(shape) == 3 else self._of_grid(module, output)
+
+    def _as_tokens_first(self, shape: tuple[int, ...]) -> bool:
+        """Whether this is ``(tokens, N, C)``, which only some modules say of themselves that they take."""
+        return self._tokens_first and len(shape) == 3 and shape[1] == self._batch != shape[0]
 
     def _as_given(self, module: nn.Module, output: Tensor) -> Layout | None:
         """What the user says of this output; None where that says nothing of it."""
         if callable(self._given):
             return self._picked(self._given, output)
         layout = None if self._given is None else self._named(self._given, module, tuple(output.shape))
-        return layout if layout and layout.grid[0] * layout.grid[1] > 1 else None
+        return layout if layout and math.prod(layout.grid) > 1 else None
 
     def _named(self, name: str, module: nn.Module, shape: tuple[int, ...]) -> Layout | None:
         """The layout of this name, where it fits and nothing certain speaks against it."""
-        if len(shape) != (3 if name == "tokens" else 4) or shape[0] != self._batch:
+        if isinstance(module, self._foreign + self._convolutional):
             return None
-        if isinstance(module, _SEQUENTIAL + _CHANNELS_FIRST):
+        if name in (TOKENS, TOKENS_FIRST):
+            return self._named_tokens(name, shape)
+        fits = name in (FIRST.get(self._sides), LAST.get(self._sides)) and len(shape) == self._sides + 2
+        if not fits or shape[0] != self._batch:
             return None
-        if name == "tokens":
-            self._sequences.add(shape[1])
-            return None if self._tokens_first and shape[1] == self._batch else self._of_tokens(shape[1], normed=True)
-        certain, doubtful = self._certain.get(shape, set()), shape in self._doubtful
-        _, a, b, c = shape
-        grid = (b, c) if name == "NCHW" else (a, b)
+        certain, doubtful = set(self._certain.get(shape, ())), shape in self._doubtful
+        grid = shape[2:] if name in FIRST.values() else shape[1:-1]
         return Layout(name, grid) if self._fit(grid) and (doubtful or certain in (set(), {name})) else None
+
+    def _named_tokens(self, name: str, shape: tuple[int, ...]) -> Layout | None:
+        count = shape[name == TOKENS] if len(shape) == 3 else 0
+        if len(shape) != 3 or shape[name == TOKENS_FIRST] != self._batch:
+            return None
+        if name == TOKENS and self._tokens_first and count == self._batch:
+            return None
+        self._sequences.add(count)
+        found = self._of_tokens(count, shape[2], normed=True)
+        return found and replace(found, name=name)
 
     def _picked(self, given: Callable[[Tensor], Tensor | None], output: Tensor) -> Layout | None:
         """What the user's function does to element numbers, so that it is the same for gradients."""
@@ -126,11 +185,12 @@ class Layouts:
             raise
         if found is None:
             return None
-        if not isinstance(found, Tensor) or found.dim() != 4 or len(found) != self._batch or not found.numel():
+        sides = self._sides + 2
+        if not isinstance(found, Tensor) or found.dim() != sides or len(found) != self._batch or not found.numel():
             got = f"shape {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
             raise InputError(
                 f"The function given as layout= turned an output of shape {shape} into {got}; expected "
-                f"({self._batch}, C, h, w), or None to have it worked out."
+                f"({self._batch}, C, {_SIDES[self._sides]}), or None to have it worked out."
             )
         picks = found.long()
         repeats = torch.bincount(picks.flatten().clamp(0, output.numel()))
@@ -144,89 +204,148 @@ class Layouts:
                 f"The function given as layout= mixes the {self._batch} images of an output of shape {shape}: along no "
                 "axis do the elements that it gives image i all belong to it. Which axis of the output is the batch?"
             )
-        return Layout("given", (picks.shape[2], picks.shape[3]), picks=picks.to(output.device))
+        return Layout("given", tuple(picks.shape[2:]), picks=picks.to(output.device))
 
-    def _of_image(self, module: nn.Module, shape: tuple[int, ...]) -> Layout | None:
-        _, a, b, c = shape
-        if isinstance(module, _CHANNELS_FIRST):
-            return Layout("NCHW", (b, c))
-        first, last = self._fit((b, c)), self._fit((a, b))
-        if isinstance(module, nn.LayerNorm) and module.normalized_shape == (c,) and last:
-            return Layout("NHWC", (a, b))
-        if max(first, last) < 2 and self._of_heads(b):
+    def _of_grid(self, module: nn.Module, output: Tensor) -> Layout | None:
+        shape = tuple(output.shape)
+        channels_first = Layout(FIRST[self._sides], shape[2:])
+        channels_last = Layout(LAST[self._sides], shape[1:-1])
+        if isinstance(module, self._convolutional):
+            return channels_first if channels_first.grid in self._grids else None
+        first, last = self._fit(channels_first.grid), self._fit(channels_last.grid)
+        normed = isinstance(module, nn.LayerNorm) and module.normalized_shape == shape[-1:]
+        if normed and last and not self._regroups:
+            return channels_last
+        if max(first, last) < 2 and self._of_heads(shape):
             return None
-        if first == last != 0:
-            return self._by_precedent(shape)
-        if first == last:
-            return None
-        return Layout("NCHW", (b, c)) if first > last else Layout("NHWC", (a, b))
+        if (first and last) or (last and self._regroups):
+            return self._by_precedent(output, channels_first, channels_last)
+        return channels_first if first else channels_last if last else None
 
-    def _learn(self, layout: Layout, shape: tuple[int, ...]) -> None:
-        if layout.grid in self._grids:
-            self._grids.remove(layout.grid)
-        self._grids.append(layout.grid)
-        self._certain.setdefault(shape, set()).add(layout.name)
+    def _of_signal(self, module: nn.Module, output: Tensor) -> Layout | None:
+        """``(N, C, l)`` where a convolution gave this length, ``(N, prefix + l, C)`` where it is as many tokens."""
+        shape = tuple(output.shape)
+        first = Layout("NCL", shape[2:]) if shape[2:] in self._grids else None
+        if isinstance(module, self._convolutional + self._foreign):
+            return first if isinstance(module, self._convolutional) else None
+        tokens = self._of_sequence(module, shape)
+        if first and tokens:
+            return tokens if isinstance(module, nn.Linear) else self._by_precedent(output, first, tokens)
+        return first or tokens
+
+    def _learn(self, layout: Layout, channels: int, output: Tensor) -> None:
+        if others := self._regrouped(layout.grid):
+            self._regroups = True
+            if not self._has_aspect(layout.grid) and any(map(self._has_aspect, others)):
+                return
+            for other in others if self._has_aspect(layout.grid) else ():
+                if not self._has_aspect(other):
+                    del self._grids[other]
+        self._grids[layout.grid] = self._grids.pop(layout.grid, set()) | {channels}
+        self._certain.setdefault(tuple(output.shape), {}).setdefault(layout.name, set()).add(_order(output))
+
+    def _regrouped(self, grid: Grid) -> list[Grid]:
+        """The known grids of which this may be the positions in other groups: ``(windows, positions)`` and the like."""
+        return [known for known in self._grids if known != grid and math.prod(known) == math.prod(grid)]
 
     def _fit(self, grid: Grid) -> int:
         """2: a grid that a convolution gave; 1: of the input's aspect, to the pixel; 0: neither."""
         if grid in self._grids:
             return 2
-        (h, w), (height, width) = grid, self._size
-        return int(
-            h <= height and w <= width and (abs(h - height * w / width) <= 1 or abs(w - width * h / height) <= 1)
-        )
+        return int(self._has_aspect(grid))
 
-    def _of_heads(self, tokens: int) -> bool:
+    def _has_aspect(self, grid: Grid) -> bool:
+        if self._sides == 1:
+            return True
+        (h, w), (height, width) = grid[-2:], self._size[-2:]
+        inside = all(side <= whole for side, whole in zip(grid, self._size, strict=True))
+        return inside and (abs(h - height * w / width) <= 1 or abs(w - width * h / height) <= 1)
+
+    def _of_heads(self, shape: tuple[int, ...]) -> bool:
         """Whether (N, a, b, c) is (N, heads, tokens, d) of an attention."""
-        return tokens in self._sequences or any(
-            h * w > 1 and 0 <= tokens - h * w <= _MOST_PREFIX_TOKENS for h, w in self._grids
+        return len(shape) == 4 and (
+            shape[2] in self._sequences
+            or any(p > 1 and 0 <= shape[2] - p <= _MOST_PREFIX_TOKENS for p in map(math.prod, self._grids))
         )
 
-    def _by_precedent(self, shape: tuple[int, ...]) -> Layout:
-        names = self._certain.get(shape, set())
-        if len(names) != 1 or (names == {"NCHW"} and shape in self._doubtful):
+    def _by_precedent(self, output: Tensor, first: Layout, last: Layout) -> Layout:
+        """The one of two layouts that fit which was certain before, for this shape and order in memory."""
+        shape, certain = tuple(output.shape), self._certain.get(tuple(output.shape), {})
+        names = {name for name, orders in certain.items() if _order(output) in orders}
+        names |= {TOKENS} if shape[1:] in self._normed else set()
+        unsure = shape in self._doubtful or self._sides == 1  # a tensor that was put in order has no telling one
+        doubtful = self._regroups or (names == {first.name} and unsure)
+        if len(names) != 1 or doubtful:
             raise LayerError(
-                f"The layout of an output of shape {shape} is ambiguous: channels first or last? "
-                'Say which: Explainer(..., layout="NCHW") or "NHWC".'
+                f"The layout of an output of shape {shape} is ambiguous: {first.name} or {last.name}? "
+                f'Say which: Explainer(..., layout="{first.name}") or "{last.name}".'
             )
-        _, a, b, c = shape
-        return Layout("NCHW", (b, c)) if "NCHW" in names else Layout("NHWC", (a, b))
+        return first if first.name in names else last
 
     def _of_sequence(self, module: nn.Module, shape: tuple[int, ...]) -> Layout | None:
         """Tokens of a known grid after at most one other; of any likely grid if they were normalised as tokens are."""
         _, count, width = shape
         self._sequences.add(count)
-        if isinstance(module, _SEQUENTIAL):
+        if isinstance(module, self._foreign):
             return None
         normed = (count, width) in self._normed
-        if not normed and width in {h * w for h, w in self._grids}:
-            return None  # (N, C, positions), as token-mixing layers have it
+        if self._sides > 1 and width in map(math.prod, self._grids) and not isinstance(module, nn.LayerNorm):
+            if normed and count == width:
+                raise LayerError(
+                    f"The layout of an output of shape {shape} is ambiguous: tokens first, or channels? "
+                    "Say it: Explainer(..., layout=) takes a function from it to (N, C, h, w)."
+                )
+            if not normed:
+                return None  # (N, C, positions), as token-mixing layers have it
         if self._tokens_first and count == self._batch:
             raise LayerError(
                 f"The layout of an output of shape {shape} is ambiguous: batch or tokens first? "
                 "Say which: Explainer(..., layout=) takes a function from it to (N, C, h, w)."
             )
-        return self._of_tokens(count, normed=normed)
+        return self._of_tokens(count, width, normed=normed)
 
-    def _of_tokens(self, count: int, *, normed: bool) -> Layout | None:
-        grids = list(reversed(self._grids))
+    def _of_tokens(self, count: int, width: int, *, normed: bool) -> Layout | None:
+        """Tokens of this width of a grid; of one whose channels were as many, if several fit."""
+        grids = list(self._grids)
         if normed:
             grids = grids or self._by_aspect(count)
-            grids += [half for grid in grids for half in _halvings(grid) if count - half[0] * half[1] in (0, 1)]
+            grids += [half for grid in grids if not self._holds(grid, width) for half in _merged(grid, count)]
         most = _MOST_PREFIX_TOKENS if normed else 1
-        fits = [(count - h * w, (h, w)) for h, w in grids if 0 <= count - h * w <= min(most, h * w)]
-        if not fits:
-            return None
-        prefix, grid = min(fits, key=lambda fit: fit[0])
-        return Layout("tokens", grid, prefix)
+        fits = [(count - p, grid) for grid in grids for p in [math.prod(grid)] if 0 <= count - p <= min(most, p)]
+        fits = list(dict.fromkeys(fits))
+        fits = [fit for fit in fits if width in self._grids.get(fit[1], ())] or fits
+        if len(fits) > 1:
+            raise LayerError(
+                f"The layout of {count} tokens is ambiguous: "
+                + " or ".join(f"{prefix} before a grid of {grid}" for prefix, grid in fits)
+                + "? Say it: Explainer(..., layout=) takes a function from the output to (N, C, h, w)."
+            )
+        return Layout(TOKENS, fits[0][1], fits[0][0]) if fits else None
+
+    def _holds(self, grid: Grid, width: int) -> bool:
+        """Whether tokens of the whole grid have this width: merged ones are wider, queries beside them are not."""
+        return any(w == width and count >= math.prod(grid) for count, w in self._normed)
+
+    def _patches(self, numbers: int, count: int) -> list[Grid]:
+        """The grid of so many patches, each of so many numbers, that a linear patch embedding read."""
+        if self._sides != 2:
+            return []
+        areas = {grid: self._size[0] // grid[0] * (self._size[1] // grid[1]) for grid in self._by_aspect(count)}
+        return [grid for grid, area in areas.items() if math.prod(grid) == count and not numbers % area]
 
     def _by_aspect(self, count: int) -> list[Grid]:
         """Grids of the input's aspect, for patch embeddings that are no convolution."""
+        if self._sides == 1:
+            return [
+                (count - prefix,) for prefix in (0, 1, 2) if count > prefix and not self._size[0] % (count - prefix)
+            ]
+        if self._sides == 3:
+            return []  # patches may be of any length in time
         height, width = self._size
         for prefix in (0, 1, 2):
             for h in range(1, count - prefix + 1):
                 w, rest = divmod(count - prefix, h)
-                if rest == 0 and h * width == w * height:
+                if rest == 0 and h * width == w * height and h * w not in self._size:  # else perhaps rows or columns
                     return [(h, w)]
         return []
 
@@ -241,11 +360,38 @@ def _keeps_images_apart(picks: Tensor, shape: tuple[int, ...]) -> bool:
     return any(bool((place == image).all()) for place in exact or shares)
 
 
+def _order(output: Tensor) -> Order:
+    """The axes as they lie in memory, but those of one element."""
+    axes = [axis for axis, size in enumerate(output.shape) if size > 1]
+    return tuple(sorted(axes, key=output.stride, reverse=True))
+
+
+def _merged(grid: Grid, count: int) -> list[Grid]:
+    """The grids at half, a quarter … of the resolution that are as many tokens, but for one more at most."""
+    return [half for half in _halvings(grid) if count - math.prod(half) in (0, 1)]
+
+
 def _halvings(grid: Grid) -> Iterator[Grid]:
-    h, w = grid
+    """The grid at half the resolution, again and again; of a video, with all its frames too."""
+    halved = tuple((side + 1) // 2 for side in grid)
+    while halved != grid:
+        if len(grid) == 3:
+            yield from _halved_in_space(grid)
+        yield halved
+        grid, halved = halved, tuple((side + 1) // 2 for side in halved)
+
+
+def _halved_in_space(grid: Grid) -> Iterator[Grid]:
+    t, h, w = grid
     while h > 1 or w > 1:
         h, w = (h + 1) // 2, (w + 1) // 2
-        yield h, w
+        yield t, h, w
+
+
+def first_convolution(model: nn.Module) -> nn.Conv1d | nn.Conv2d | nn.Conv3d | None:
+    """The convolution that a model registered first, which says whether it takes signals, images or volumes."""
+    convolutions = (module for module in model.modules() if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d))
+    return next(convolutions, None)
 
 
 def check_given(layout: Any) -> None:

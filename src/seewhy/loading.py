@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import os
 import random
 import sys
 import traceback
@@ -28,9 +27,10 @@ from .errors import (
     UnknownNameError,
     close_matches,
 )
-from .explainer import Explainer
+from .explainer import Explainer, Weights
 
-Weights: TypeAlias = "str | os.PathLike[str] | None"
+Network: TypeAlias = tuple[nn.Module, dict[str, Any]]  # with what `Explainer` is to be told of it
+_ENDINGS = ("ForImageClassification", "ForSemanticSegmentation", "VisionModelWithProjection", "Model")
 
 
 def load(spec: str, weights: Weights = "DEFAULT", **kwargs: Any) -> Explainer:
@@ -53,26 +53,16 @@ def load(spec: str, weights: Weights = "DEFAULT", **kwargs: Any) -> Explainer:
     """
     source, colon, name = spec.partition(":")
     if not colon:
-        return from_torchvision(spec, weights, **kwargs)
+        return Explainer.from_torchvision(spec, weights, **kwargs)
     if source == "timm":
-        return from_timm(name, weights, **kwargs)
+        return Explainer.from_timm(name, weights, **kwargs)
     if source == "hf":
-        return from_transformers(name, weights, **kwargs)
+        return Explainer.from_transformers(name, weights, **kwargs)
     return from_callable(spec, weights, **kwargs)
 
 
-def from_torchvision(
-    name: str, weights: Weights = "DEFAULT", *, num_classes: int | None = None, **kwargs: Any
-) -> Explainer:
-    """A network of torchvision by its builder's name, with the transform and class names of its default weights.
-
-    `weights`, `kwargs` and errors are those of `load`. `num_classes` is for random weights and for files; None: the
-    builder's own, or as many as the file has.
-
-    >>> explainer = from_torchvision("squeezenet1_0", weights=None, num_classes=7)
-    >>> len(explainer.predict(torch.rand(1, 3, 64, 64), top=10)[0])
-    7
-    """
+def torchvision_network(name: str, weights: Weights, num_classes: int | None) -> Network:
+    """A network of torchvision by its builder's name, with the transform and class names of its default weights."""
     models: Any = importlib.import_module("torchvision.models")
     if name not in models.list_models():
         raise UnknownNameError(_unknown_torchvision(name, models.list_models()))
@@ -89,19 +79,14 @@ def from_torchvision(
             lambda n: models.get_model(name, **options, **_only(num_classes=n)), weights, num_classes
         )
     names = trained.meta.get("categories", ()) if trained else ()
-    own = {"transform": trained.transforms() if trained else None, "class_names": _names(names, classes)}
-    return _explainer(model, own, kwargs)
+    return model.eval(), {
+        "transform": trained.transforms() if trained else None,
+        "class_names": _names(names, classes),
+    }
 
 
-def from_timm(name: str, weights: Weights = "DEFAULT", *, num_classes: int | None = None, **kwargs: Any) -> Explainer:
-    """A network of timm, with the transform of its `pretrained_cfg` and, where it is ImageNet's, the class names.
-
-    `weights`, `kwargs` and errors are those of `load`, `num_classes` as in `from_torchvision`.
-
-    >>> from_timm("resnet10t", weights=None)
-    Explainer(ResNet, 1000 class names, cpu, timm's pretrained_cfg: 176x176, mean (0.485, 0.456, 0.406), \
-std (0.229, 0.224, 0.225))
-    """
+def timm_network(name: str, weights: Weights, num_classes: int | None) -> Network:
+    """A network of timm with, where it is ImageNet's, the class names; its transform is found by `Explainer`."""
     timm: Any = library("timm")
     on_hub = name.startswith(("hf-hub:", "hf_hub:"))
     if not on_hub:
@@ -111,28 +96,23 @@ std (0.229, 0.224, 0.225))
             model = timm.create_model(name, pretrained=True)
         else:
             model, _ = _built(lambda n: timm.create_model(name, **_only(num_classes=n)), weights, num_classes)
-    return _explainer(model, {"class_names": _timm_names(model)}, kwargs)
+    return model.eval(), {"class_names": _timm_names(model)}
 
 
-def from_transformers(
-    name: str, weights: Weights = "DEFAULT", *, num_classes: int | None = None, **kwargs: Any
-) -> Explainer:
-    """An image classifier of Hugging Face, by its name on the hub or a folder made by `save_pretrained`.
-
-    Its image processor is the transform, its ``id2label`` the class names. `weights`, `kwargs` and errors are those of
-    `load`, `num_classes` as in `from_torchvision`. Code that comes with a model is never run.
-    """
+def transformers_network(name: str, weights: Weights, num_classes: int | None, *, processed: bool) -> Network:
+    """A network of Hugging Face by its name on the hub or a folder; where `processed`, with its image processor."""
     transformers: Any = library("transformers")
     default = _is_default(weights, num_classes)
     with downloading(name, hub=not Path(name).is_dir(), instead=False):
         config = transformers.AutoConfig.from_pretrained(name, trust_remote_code=False)
-        processor = None if "transform" in kwargs else _processor(transformers, name)
+        kind = _kind(transformers, config)
+        processor = _processor(transformers, name) if processed else None
         if default:
-            model, classes = _pretrained(transformers, name, config), None
+            model, classes = _pretrained(kind, name), None
         else:
-            model, classes = _built(lambda n: _from_config(transformers, config, n), weights, num_classes, _renamed)
-    names = None if classes else {int(index): label for index, label in config.id2label.items()}
-    return _explainer(model, {"transform": processor, "class_names": names}, kwargs)
+            model, classes = _built(lambda n: _from_config(kind, name, n), weights, num_classes, _renamed)
+    names = {int(index): label for index, label in config.id2label.items()} if _classifies(model) else None
+    return model.eval(), {"transform": processor, "class_names": None if classes else names}
 
 
 def from_callable(spec: str, weights: Weights = None, **kwargs: Any) -> Explainer:
@@ -176,10 +156,6 @@ def _is_random(weights: Weights) -> bool:
 
 def _only(**options: Any) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
-
-
-def _explainer(model: nn.Module, own: dict[str, Any], kwargs: dict[str, Any]) -> Explainer:
-    return Explainer(model.eval(), **(own | kwargs))
 
 
 def _names(names: Any, classes: int | None) -> Any:
@@ -269,10 +245,33 @@ def _processor(transformers: Any, name: str) -> Any:
         return None  # saved without one: the usual is assumed, with a warning
 
 
-def _from_config(transformers: Any, config: Any, classes: int | None) -> nn.Module:
+def _kind(transformers: Any, config: Any) -> Any:
+    """The class of what is stored: a classifier, a segmenter or an encoder; of a pair with text, that of the images."""
+    stored = (getattr(config, "architectures", None) or [""])[0]
+    if hasattr(config, "vision_config") and stored.endswith("Model"):
+        stem = stored.removesuffix("Model")
+        towers = (getattr(transformers, f"{stem}{end}", None) for end in ("VisionModelWithProjection", "VisionModel"))
+        return next(filter(None, towers), transformers.AutoModelForImageClassification)
+    named = getattr(transformers, stored, None) if stored.endswith(_ENDINGS) else None
+    return named or transformers.AutoModelForImageClassification
+
+
+def _classifies(model: nn.Module) -> bool:
+    return type(model).__name__.endswith(("ForImageClassification", "ForSemanticSegmentation"))
+
+
+def _config(kind: Any, name: str) -> Any:
+    """The part of the stored configuration that belongs to this class of model."""
+    if kind.config_class is None:  # one of the automatic classes
+        return importlib.import_module("transformers").AutoConfig.from_pretrained(name, trust_remote_code=False)
+    return kind.config_class.from_pretrained(name)
+
+
+def _from_config(kind: Any, name: str, classes: int | None) -> nn.Module:
+    config = _config(kind, name)
     if classes:
         config.num_labels = classes
-    model: nn.Module = transformers.AutoModelForImageClassification.from_config(config)
+    model: nn.Module = kind.from_config(config) if hasattr(kind, "from_config") else kind(config)
     return model
 
 
@@ -291,17 +290,15 @@ def _renamed(model: Any, state: State) -> State:
     return renamed
 
 
-def _pretrained(transformers: Any, name: str, config: Any) -> nn.Module:
-    """The trained classifier; refused where a part of it, such as its last layer, would be random."""
+def _pretrained(kind: Any, name: str) -> nn.Module:
+    """The trained network; refused where a part of it, such as its last layer, would be random."""
     model: nn.Module
-    model, told = transformers.AutoModelForImageClassification.from_pretrained(
-        name, config=config, output_loading_info=True, trust_remote_code=False
-    )
+    model, told = kind.from_pretrained(name, output_loading_info=True, trust_remote_code=False)
     lacking = sorted(map(str, [*told.get("missing_keys", ()), *told.get("mismatched_keys", ())]))
     if lacking:
         raise ModelError(
-            f"{name!r} is no trained image classifier: it has no weights for {', '.join(lacking[:3])}"
-            f"{' …' if len(lacking) > 3 else ''}. Take one that was fine-tuned to classify."
+            f"{name!r} has no trained weights for {', '.join(lacking[:3])}{' …' if len(lacking) > 3 else ''} of "
+            f"{type(model).__name__}. Take one that was trained whole."
         )
     return model
 

@@ -2,34 +2,60 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .errors import InputError, InputTypeError, UnknownNameError, close_matches
-from .render import colour, panel
-from .render.channels import COLUMNS, channel_grid
+from .render import colour, frames, panel, signal
+from .render.channels import COLUMNS, channel_grid, standardized
 from .render.overlay import overlay
 
 if TYPE_CHECKING:
     from .explanation import Explanation
 
+LONG = 3  # times the width of an image's picture: what a signal or a row of frames takes
 STYLES = ("overlay", "map", "color", "channels")
 CLIP = 99.0  # percentile: a few pixels of an input gradient dwarf all others
 Span: TypeAlias = tuple[float, float]
 Limits: TypeAlias = Literal["shared", "own"] | Span
 
 
+def is_signal(e: Explanation) -> bool:
+    """Whether it explains signals, whose maps are (N, L)."""
+    return e.maps.ndim == 2
+
+
+def is_video(e: Explanation) -> bool:
+    """Whether it explains videos or volumes, whose maps are (N, T, H, W)."""
+    return e.maps.ndim == 4
+
+
+def has_curves(e: Explanation) -> bool:
+    """Whether its channels are drawn as curves, not as rows of a grey picture."""
+    return is_signal(e) and e.images.shape[1] <= signal.LANES
+
+
 def is_of_input(e: Explanation) -> bool:
-    """Whether the raw attribution has a value per colour and pixel, as gradients of the input have."""
-    return e.values.ndim == 4 and e.values.shape[1] in (1, 3) and e.values.shape[2:] == e.maps.shape[1:]
+    """Whether the raw attribution has a value per colour or channel and position, as gradients of the input have."""
+    channels = (e.images.shape[1],) if is_signal(e) else (1, 3)
+    return _has_channels(e) and e.values.shape[1] in channels and e.values.shape[2:] == e.maps.shape[1:]
+
+
+def _has_channels(e: Explanation) -> bool:
+    return e.values.ndim == e.maps.ndim + 1
 
 
 def drawable(e: Explanation) -> range:
     """The numbers of the images; an InputError where there is nothing to draw."""
-    if e.maps.ndim != 3 or not len(e):
-        raise InputError(f"pictures are drawn of maps (N, H, W) with N of 1 or more; these are {e.maps.shape}")
+    if not (e.maps.size and e.images.size):
+        raise InputError(
+            "pictures are drawn of maps (N, H, W), of signals (N, L) or of videos (N, T, H, W), with N of 1 or more; "
+            f"these are {e.maps.shape}"
+        )
     return range(len(e))
 
 
@@ -44,15 +70,17 @@ def fits(e: Explanation, style: str | None) -> bool:
     """Whether the explanation can be drawn so."""
     check_style(style)
     if style == "color":
-        return is_of_input(e) and e.values.shape[1] == 3
-    return style != "channels" or (e.values.ndim == 4 and not is_of_input(e))
+        return is_of_input(e) and e.values.shape[1] == 3 and not is_signal(e)
+    return style != "channels" or (_has_channels(e) and not is_of_input(e))
 
 
 def _resolved(e: Explanation, style: str | None) -> str:
     if not fits(e, style):
-        takes = "attributions of an input in three colours" if style == "color" else "activations (N, C, h, w)"
+        takes = f"activations (N, C, {('l', 'h, w', 't, h, w')[e.maps.ndim - 2]})"
+        if style == "color":
+            takes = "attributions of an input in three colours" + (", which a signal has not" if is_signal(e) else "")
         raise InputError(f"style={style!r} is for {takes}; the values of {e.method!r} are {e.values.shape}")
-    return style or ("map" if is_of_input(e) else "overlay")
+    return style or ("map" if is_of_input(e) and not is_signal(e) else "overlay")
 
 
 def spans(e: Explanation, limits: Limits = "own", style: str | None = None) -> list[Span]:
@@ -66,10 +94,14 @@ def spans(e: Explanation, limits: Limits = "own", style: str | None = None) -> l
     arrays = _shown(e, style)
     # Of all images, so that a column has one colour table.
     signed = style == "color" or e.signed or bool((arrays < 0).any())
-    percentile = CLIP if is_of_input(e) else 100.0
+    percentile = CLIP if _clips(e) else 100.0
     if limits == "shared":
         return [colour.limits(arrays, signed, percentile=percentile)] * len(e)
     return [colour.limits(array, signed, percentile=percentile) for array in arrays]
+
+
+def _clips(e: Explanation) -> bool:
+    return is_of_input(e) and not is_signal(e)  # a column of a signal's picture has the largest of its values
 
 
 def _shown(e: Explanation, style: str | None) -> NDArray[np.float32]:
@@ -93,14 +125,14 @@ def draw(
     style = _resolved(e, style)
     heading = (e.method, e.layer) if e.layer else (e.method,)
     return [
-        panel.Picture(
-            pixels=_channels(e, i, beside) if style == "channels" else _pixels(e, i, style, scale),
-            heading=heading,
+        replace(
+            picture,
+            heading=heading if beside and style != "channels" else (*heading, *picture.heading),
             label=label(e, i),
             scale=scale,
-            columns=1 if style != "channels" or beside else COLUMNS,
         )
         for i, scale in zip(drawable(e), _scales(e, style, limits), strict=True)
+        for picture in [_channels(e, i, beside) if style == "channels" else _picture(e, i, style, scale)]
     ]
 
 
@@ -108,18 +140,19 @@ def _scales(e: Explanation, style: str, limits: Limits) -> list[panel.Scale]:
     if style == "channels":
         return [_STANDARDIZED] * len(e)
     ends, arrays = spans(e, limits, style), _shown(e, style)
-    grey = style == "color" or (style == "map" and is_of_input(e) and ends[0][0] == 0)
+    grey = style == "color" or (style == "map" and _clips(e) and ends[0][0] == 0)
     beyond = [bool(((a < low) | (a > high)).any()) for a, (low, high) in zip(arrays, ends, strict=True)]
     own = isinstance(limits, str) and limits == "own"
     anywhere = any(beyond) and not own
     return [
         panel.Scale(
-            colormap="gray" if grey else colour.table_name(None, (low, high)),
+            colormap="gray" if grey else _table(e, style, (low, high)),
             low=low,
             high=high,
-            end=f"{CLIP:g}th percentile" if is_of_input(e) else "max",
+            end=f"{CLIP:g}th percentile" if _clips(e) else "max",
             beyond=anywhere or out,
             over=style == "overlay",
+            behind=style == "overlay" and has_curves(e),
         )
         for (low, high), out in zip(ends, beyond, strict=True)
     ]
@@ -128,17 +161,86 @@ def _scales(e: Explanation, style: str, limits: Limits) -> list[panel.Scale]:
 _STANDARDIZED = panel.Scale(colormap="gray", low=-2.0, high=2.0, texts=("-2 sd", "mean", "+2 sd"))
 
 
-def _channels(e: Explanation, i: int, beside: bool) -> NDArray[np.uint8]:
-    return channel_grid(e.values[i], columns=None if beside else COLUMNS)
+def _table(e: Explanation, style: str, span: Span) -> str:
+    return colour.SIGNED if style == "overlay" and has_curves(e) else colour.table_name(None, span)
 
 
-def _pixels(e: Explanation, i: int, style: str, scale: panel.Scale) -> NDArray[np.uint8]:
+def _channels(e: Explanation, i: int, beside: bool) -> panel.Picture:
+    """The channels of an activation: tiles of an image or of the middle of a video, rows of a signal."""
+    values = e.values[i]
+    if is_signal(e):
+        grey = standardized(values[:, None])[:, 0]
+        numbers = signal.channel_ticks(len(values), curves=False)
+        return panel.Picture(pixels=signal.rows(grey), down=numbers, columns=LONG)
+    middle = values.shape[1] // 2
+    return panel.Picture(
+        pixels=channel_grid(values[:, middle] if is_video(e) else values, columns=None if beside else COLUMNS),
+        heading=(f"time step {middle} of 0..{values.shape[1] - 1}",) if is_video(e) else (),
+        columns=1 if beside else COLUMNS,
+    )
+
+
+def seen(e: Explanation, i: int) -> panel.Picture:
+    """What the model saw as image `i`, without a map."""
+    if is_signal(e):
+        return _over_time(e, signal.lanes(e.images[i]))
+    return _sheet(e, lambda t: e.images[i][t]) if is_video(e) else panel.Picture(pixels=e.images[i])
+
+
+def laid(e: Explanation, i: int, **how: Any) -> NDArray[np.uint8]:
+    """The map's colours over what the model saw as image `i`, uint8 (H, W, 3); `how` is as for render.overlay."""
+    image, heat = e.images[i], e.maps[i]
+    if is_signal(e):
+        return signal.lanes(image, heat, **how)
+    if is_video(e):
+        return frames.sheet([overlay(image[t], heat[t], **how) for t in frames.chosen(len(heat))])
+    return overlay(image, heat, **how)
+
+
+def _picture(e: Explanation, i: int, style: str, scale: panel.Scale) -> panel.Picture:
+    span = scale.low, scale.high
+    if is_signal(e) and style == "map":
+        return replace(_over_time(e, signal.strip(e.maps[i], scale.colormap, span)), down=())
+    if is_signal(e):
+        named = {} if has_curves(e) else {"colormap": scale.colormap}  # behind curves, paler than the table
+        return _over_time(e, laid(e, i, limits=span, **named))
+    if not is_video(e):
+        return panel.Picture(pixels=_pixels(e.images[i], e.maps[i], e.values[i], style, scale))
+    values = e.values[i].swapaxes(0, 1) if style == "color" else e.maps[i]
+    return _sheet(e, lambda t: _pixels(e.images[i][t], e.maps[i][t], values[t], style, scale))
+
+
+def _pixels(
+    image: NDArray[np.uint8], heat: NDArray[np.float32], values: NDArray[np.float32], style: str, scale: panel.Scale
+) -> NDArray[np.uint8]:
     span = scale.low, scale.high
     if style == "color":
-        return colour.in_colour(e.values[i], scale.high)
+        return colour.in_colour(values, scale.high)
     if style == "map":
-        return colour.colorize(e.maps[i], scale.colormap, span)
-    return overlay(e.images[i], e.maps[i], colormap=scale.colormap, limits=span)
+        return colour.colorize(heat, scale.colormap, span)
+    return overlay(image, heat, colormap=scale.colormap, limits=span)
+
+
+def _over_time(e: Explanation, pixels: NDArray[np.uint8]) -> panel.Picture:
+    channels, length = e.images.shape[1:3]
+    return panel.Picture(
+        pixels=pixels, across=signal.time_ticks(length), down=signal.channel_ticks(channels), columns=LONG
+    )
+
+
+def _sheet(e: Explanation, drawn: Callable[[int], NDArray[np.uint8]]) -> panel.Picture:
+    """Some frames of a video, as `drawn` by their number, with the numbers on them."""
+    count, height, width = e.maps.shape[1:]
+    shown = frames.chosen(count)
+    return panel.Picture(
+        pixels=frames.sheet([drawn(t) for t in shown]),
+        heading=(f"{len(shown)} of {count} frames",) if len(shown) < count else (),
+        marks=tuple(
+            panel.Mark(label=panel.Label(name=f"frame {t}"), x=x, y=y, width=width, whole=True)
+            for t, (x, y) in zip(shown, frames.places(len(shown), height, width), strict=True)
+        ),
+        columns=min(LONG, frames.columns(len(shown))),
+    )
 
 
 def label(e: Explanation, i: int) -> panel.Label | None:

@@ -170,7 +170,7 @@ def _timm_model(model: nn.Module) -> tuple[nn.Module, dict[str, Any]] | None:
     inner: Any = model
     while isinstance(inner, nn.Module):
         config = getattr(inner, "pretrained_cfg", None)
-        if config is not None:
+        if isinstance(config, Mapping) or hasattr(config, "__dict__"):
             return inner, dict(config if isinstance(config, Mapping) else vars(config))
         inner = getattr(inner, "_orig_mod", None) or getattr(inner, "module", None)
     return None

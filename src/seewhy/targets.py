@@ -1,44 +1,90 @@
-"""What is explained: the target's score, and how scores are read out of whatever a model returns."""
+"""What is explained: a number that is computed from what a model says of an image."""
 
 from __future__ import annotations
 
-import math
+import copy
 import operator
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 
-from .errors import (
-    GradientError,
-    InputTypeError,
-    ModelError,
-    NonFiniteError,
-    TargetError,
-    TargetIndexError,
-    UnknownNameError,
-)
+from .errors import InputTypeError, TargetError, TargetIndexError, UnknownNameError
 from .errors import close_matches as offer
-from .layers import tensors
+from .outputs import activated, log_probabilities, probabilities
 
-CONSTANT_TARGET = "The target does not depend on the model's scores in a way that has a gradient."
-_PREFERRED_KEYS = ("logits", "out", "scores", "output")
+
+@dataclass(frozen=True)
+class About:
+    """What is known of a call besides the model's outputs.
+
+    Attributes:
+        names: of the classes.
+        activation: how scores become probabilities, as for `Explainer`.
+        size: the input's height and width (of a video: frames, height and width).
+        first: the number of the first image.
+    """
+
+    names: Mapping[int, str] = field(default_factory=dict)
+    activation: str | None = None
+    size: tuple[int, ...] = ()
+    first: int = 0
+
+    def index(self, cls: Any) -> int | None:
+        """The index of a class given by index or name; None stays.
+
+        Raises:
+            UnknownNameError: no class is called so, or several are.
+            InputTypeError: neither an index nor a name.
+            TargetIndexError: a negative index.
+        """
+        if cls is None or isinstance(cls, str):
+            return None if cls is None else class_index(cls, self.names)
+        try:
+            if isinstance(cls, bool):
+                raise TypeError
+            index = operator.index(cls)
+        except TypeError:
+            raise InputTypeError(f"A class is given by index or name, not {type(cls).__name__}.") from None
+        if index < 0:
+            raise TargetIndexError(f"Target {index} is negative: classes count from 0.")
+        return index
+
+    def name(self, index: int) -> str:
+        """The name of a class; ``class 7`` where none is known."""
+        return class_name(self.names, index)
+
+    def short(self, index: int) -> str:
+        """The first part of its name, for names that are made of it."""
+        return self.name(index).split(",")[0].strip()
 
 
 class Target(ABC):
-    """What is explained: a number that is computed from a model's scores.
+    """What is explained: a number that is computed from what a model says of an image.
 
-    Subclass it for targets of your own: `score` must be differentiable.
+    Subclass it for targets of your own: `score` must be differentiable. It gets the class scores ``(n, K)``, or what
+    `reads` names: ``"scores"``, ``"dense"`` scores ``(n, K, H, W)``, ``"detections"`` (for each image a dict with
+    boxes, scores and labels) or an ``"embedding"`` ``(n, D)``.
+
+    >>> import seewhy, torch
+    >>> class Sum(seewhy.Target):
+    ...     def score(self, outputs):
+    ...         return outputs.sum(1)
+    >>> explainer = seewhy.Explainer(seewhy.testing.small_cnn())
+    >>> explainer.explain(torch.rand(1, 3, 16, 16), "saliency", target=Sum()).target_names
+    ('Sum',)
     """
 
-    @abstractmethod
-    def score(self, outputs: Tensor) -> Tensor:
-        """The target's score S, ``(n,)``, from the model's scores ``(n, K)``."""
+    reads: ClassVar[str] = "scores"
 
-    def classes(self, outputs: Tensor) -> Tensor:
+    @abstractmethod
+    def score(self, outputs: Any) -> Tensor:
+        """The target's score S, ``(n,)``, from the model's scores ``(n, K)``, or what it `reads`."""
+
+    def classes(self, outputs: Any) -> Tensor:
         """The index of the class explained for each image, int64 ``(n,)``; -1 where the target is no class."""
         return torch.full((len(outputs),), -1, dtype=torch.int64)
 
@@ -47,35 +93,205 @@ class Target(ABC):
         """What to call the target where it is no class."""
         return type(self).__name__
 
+    def _resolved(self, about: About) -> Target:
+        """The target with what is known of the call."""
+        del about
+        return self
+
+    def _names(self, outputs: Any, classes: Tensor, about: About) -> list[str]:
+        """What to call it, for each image."""
+        del outputs
+        return [about.name(index) if index >= 0 else self.name for index in classes.tolist()]
+
+    def _chances(self, outputs: Any, classes: Tensor, about: About) -> Tensor:
+        """The probabilities ``(n,)`` of `classes`; NaN where undefined."""
+        unknown = torch.full((len(classes),), torch.nan)
+        if self.reads != "scores" or not (classes >= 0).any():
+            return unknown
+        chances = column(probabilities(outputs, about.activation), classes.clamp(min=0)).cpu()
+        return torch.where(classes < 0, unknown, chances)
+
+
+class Builtin(Target):
+    """A target that knows of the call: its `_class_fields` may be names."""
+
+    _class_fields: ClassVar[tuple[str, ...]] = ("cls",)
+    _about: About = About()
+
+    def _resolved(self, about: About) -> Self:
+        return self._with(_about=about, **{name: about.index(getattr(self, name)) for name in self._class_fields})
+
+    def _with(self, **changed: Any) -> Self:
+        """A copy with some attributes changed, those that are no arguments too."""
+        changed_copy = copy.copy(self)
+        for name, value in changed.items():
+            object.__setattr__(changed_copy, name, value)
+        return changed_copy
+
+    def _in_range(self, cls: Any, count: int) -> int | None:
+        """The index of `cls`, which must be one of `count` classes."""
+        index = self._about.index(cls)
+        if index is not None and index >= count:
+            raise TargetIndexError(f"Target {index} is out of range: the model has {count} classes, 0 to {count - 1}.")
+        return index
+
+    def _classes_of(self, cls: Any, outputs: Tensor) -> Tensor:
+        """`cls` for each image, or where None the class with the greatest score."""
+        index = self._in_range(cls, outputs.shape[1])
+        return outputs.detach().argmax(1).cpu() if index is None else torch.full((len(outputs),), index)
+
 
 @dataclass(frozen=True)
-class ClassTarget(Target):
-    """The score of one class; of each image's predicted class where `index` is None."""
+class Class(Builtin):
+    """The score of one class, by index or name; of each image's predicted class where it is None.
 
-    index: int | None = None
+    It is what ``target=3`` and ``target="tabby"`` mean. Where the model gives dense scores it stands for `Region`,
+    where it gives detections for `Detection`.
+
+    >>> Class(1).score(torch.tensor([[0.5, 2.0], [4.0, 3.0]]))
+    tensor([2., 3.])
+    """
+
+    cls: int | str | None = None
 
     def score(self, outputs: Tensor) -> Tensor:
         """The class's column of ``(n, K)``."""
-        return outputs.gather(1, self.classes(outputs).to(outputs.device)[:, None])[:, 0]
+        return column(outputs, self.classes(outputs))
 
     def classes(self, outputs: Tensor) -> Tensor:
-        """`index` for each image, or where the image's scores are largest."""
-        count = outputs.shape[1]
+        """The class for each image, or where the image's scores are largest."""
+        return self._classes_of(self.cls, outputs)
+
+
+@dataclass(frozen=True)
+class Probability(Builtin):
+    """The probability of one class, by index or name, 0..1; of each image's predicted class where it is None.
+
+    Its gradient depends on the other classes too: what argues for a rival argues against this one.
+
+    >>> Probability(1).score(torch.tensor([[0.0, 0.0]]))
+    tensor([0.5000])
+    """
+
+    cls: int | str | None = None
+
+    def score(self, outputs: Tensor) -> Tensor:
+        """The class's column of the probabilities."""
+        return column(activated(outputs, self._about.activation), self.classes(outputs))
+
+    def classes(self, outputs: Tensor) -> Tensor:
+        """The class for each image."""
+        return self._classes_of(self.cls, outputs)
+
+    def _names(self, outputs: Any, classes: Tensor, about: About) -> list[str]:
+        del outputs
+        return [f"P({about.short(index)})" for index in classes.tolist()]
+
+
+@dataclass(frozen=True)
+class LogProbability(Probability):
+    """The natural logarithm of a class's probability, at most 0: the negative of the cross-entropy loss.
+
+    Its gradient does not vanish where the probability is near 0 or 1.
+
+    >>> LogProbability(1).score(torch.tensor([[0.0, 0.0]]))
+    tensor([-0.6931])
+    """
+
+    def score(self, outputs: Tensor) -> Tensor:
+        """The class's column of the logarithms."""
+        return column(log_probabilities(outputs, self._about.activation), self.classes(outputs))
+
+    def _names(self, outputs: Any, classes: Tensor, about: About) -> list[str]:
+        return [f"log {name}" for name in super()._names(outputs, classes, about)]
+
+
+@dataclass(frozen=True)
+class Contrast(Builtin):
+    """Why this class rather than that: the score of `cls` minus that of `minus`, by index or name.
+
+    Args:
+        cls: None: each image's predicted class.
+        minus: None: the class with the greatest score of all others.
+
+    Raises:
+        TargetError: both are the same class, or the model has only one.
+
+    >>> Contrast().score(torch.tensor([[0.5, 2.0, 1.0]]))
+    tensor([1.])
+    """
+
+    cls: int | str | None = None
+    minus: int | str | None = None
+    _class_fields: ClassVar[tuple[str, ...]] = ("cls", "minus")
+
+    def score(self, outputs: Tensor) -> Tensor:
+        """The difference of two columns."""
+        classes = self.classes(outputs)
+        return column(outputs, classes) - column(outputs, self._others(outputs, classes))
+
+    def classes(self, outputs: Tensor) -> Tensor:
+        """The class that is argued for."""
+        return self._classes_of(self.cls, outputs)
+
+    def _others(self, outputs: Tensor, classes: Tensor) -> Tensor:
+        """The class that is argued against, for each image."""
+        if outputs.shape[1] < 2:
+            raise TargetError("Contrast needs at least two classes, and the model has one: target=0 explains it.")
+        if self.minus is None:
+            rest = outputs.detach().scatter(1, classes.to(outputs.device)[:, None], -torch.inf)
+            return self._classes_of(None, rest)
+        others = self._classes_of(self.minus, outputs)
+        if (same := (others == classes).nonzero().flatten().tolist()) and len(same):
+            image, name = self._about.first + same[0], self._about.name(int(classes[same[0]]))
+            raise TargetError(f"Contrast of {name!r} with itself for image {image} is always 0: give another class as "
+                              "minus, or None for the runner-up.")  # fmt: skip
+        return others
+
+    def _names(self, outputs: Any, classes: Tensor, about: About) -> list[str]:
+        pairs = zip(classes.tolist(), self._others(outputs, classes).tolist(), strict=True)
+        return [f"{about.short(one)} − {about.short(other)}" for one, other in pairs]
+
+
+@dataclass(frozen=True)
+class Value(Builtin):
+    """One of the numbers that a model gives, as it is, for regression: no class, no probability.
+
+    Args:
+        index: which of them, from 0, or its name among the ``class_names``.
+
+    >>> Value(1).score(torch.tensor([[20.0, 31.5]]))
+    tensor([31.5000])
+    """
+
+    index: int | str = 0
+    _class_fields: ClassVar[tuple[str, ...]] = ("index",)
+
+    def score(self, outputs: Tensor) -> Tensor:
+        """The column of ``(n, K)``."""
+        return column(outputs, self._classes_of(self._checked(), outputs))
+
+    def _checked(self) -> int | str:
         if self.index is None:
-            return outputs.detach().argmax(1).cpu()
-        if self.index >= count:
-            raise TargetIndexError(f"Target {self.index} is out of range: the model has {count} classes, "
-                                   f"0 to {count - 1}.")  # fmt: skip
-        return torch.full((len(outputs),), self.index)
+            raise InputTypeError("Value takes the index of an output, from 0, or its name, not None.")
+        return self.index
+
+    def _names(self, outputs: Any, classes: Tensor, about: About) -> list[str]:
+        index = int(self._classes_of(self._checked(), outputs)[0])
+        return [about.names.get(index, f"output {index}")] * len(classes)
 
 
 @dataclass(frozen=True)
 class FunctionTarget(Target):
-    """Any function from scores ``(n, K)`` to ``(n,)``."""
+    """Any function from scores ``(n, K)`` to ``(n,)``.
 
-    function: Callable[[Tensor], Tensor]
+    Where the model gives no scores: from dense scores, detections or the embedding, as the model gives them.
+    """
 
-    def score(self, outputs: Tensor) -> Tensor:
+    function: Callable[[Any], Tensor]
+    reads = "any"
+
+    def score(self, outputs: Any) -> Tensor:
         """What the function gives."""
         return self.function(outputs)
 
@@ -85,142 +301,14 @@ class FunctionTarget(Target):
         return getattr(self.function, "__name__", type(self.function).__name__)
 
 
-@dataclass(frozen=True)
-class Selected:
-    """The targets' scores of n images.
-
-    Attributes:
-        outputs: ``(n, K)``; `scores`: ``(n,)``, both in the graph.
-        classes: int64 ``(n,)``, -1 where the target is no class.
-        names: of the targets where they are no class.
-    """
-
-    outputs: Tensor
-    scores: Tensor
-    classes: Tensor
-    names: tuple[str, ...]
-
-    def detached(self) -> Selected:
-        """The same numbers without the graph."""
-        return replace(self, outputs=self.outputs.detach(), scores=self.scores.detach())
+def column(outputs: Tensor, classes: Tensor) -> Tensor:
+    """Of scores ``(n, K, ...)`` those of each image's class, ``(n, ...)``."""
+    return outputs[torch.arange(len(outputs), device=outputs.device), classes.to(outputs.device)]
 
 
-def select(targets: Sequence[Target], outputs: Tensor) -> Selected:
-    """Pick each image's score; `targets` has one for each row of `outputs` ``(n, K)``.
-
-    Raises:
-        NonFiniteError: a score is NaN or infinite.
-        TargetIndexError: there is no such class.
-    """
-    if all(target is targets[0] for target in targets):
-        scores, classes = _score(targets[0], outputs), targets[0].classes(outputs)
-    else:
-        rows = list(zip(targets, torch.split(outputs, 1), strict=True))
-        scores = torch.cat([_score(target, row) for target, row in rows])
-        classes = torch.cat([target.classes(row) for target, row in rows])
-    check_finite(scores)
-    return Selected(outputs, scores, classes, tuple(target.name for target in targets))
-
-
-def check_finite(scores: Tensor) -> None:
-    """Refuse scores ``(n,)`` or ``(n, K)`` of which one is NaN or infinite.
-
-    Raises:
-        NonFiniteError: naming the first image that has one.
-    """
-    finite = scores.detach().isfinite()
-    if not finite.all():
-        bad = int((~finite).nonzero()[0][0])
-        value = scores[bad][~finite[bad]].flatten()[0].item()
-        raise NonFiniteError(
-            f"The score of image {bad} is {value}: the model's weights or the input hold NaN or infinite values, or "
-            f"overflow in {scores.dtype}."
-        )
-
-
-def _score(target: Target, outputs: Tensor) -> Tensor:
-    """The target's score, checked to be one number per image."""
-    result = target.score(outputs)
-    if not isinstance(result, Tensor) or result.shape != outputs.shape[:1] or not result.is_floating_point():
-        given = f"{result.dtype} {tuple(result.shape)}" if isinstance(result, Tensor) else type(result).__name__
-        raise TargetError(
-            f"The target {target.name!r} must turn scores {tuple(outputs.shape)} into one number per image, "
-            f"({len(outputs)},), and gave {given}."
-        )
-    return result
-
-
-@dataclass(frozen=True)
-class Scoring:
-    """How n images are scored.
-
-    Attributes:
-        targets: one for each image.
-        pick: takes the scores out of the model's output.
-        classes: how many classes the user named, to know the scores among other tensors; None if unknown.
-    """
-
-    targets: Sequence[Target]
-    pick: Callable[[Any], Tensor] | None = None
-    classes: int | None = None
-
-    @property
-    def kind(self) -> frozenset[Any]:
-        """What kinds of target these are; a layer chosen for one kind may not fit another."""
-        functions = (getattr(target, "function", target) for target in self.targets)
-        return frozenset(getattr(function, "__code__", type(function)) for function in functions)
-
-    def read(self, raw: Any) -> Selected:
-        """The targets' scores in what the model returned."""
-        return select(self.targets, read_outputs(raw, len(self.targets), self.pick, self.classes))
-
-    def gradient(self, outputs: Tensor) -> Tensor:
-        """dS/d outputs, ``(n, K)``."""
-        with torch.enable_grad():
-            outputs = outputs.detach().clone().requires_grad_()
-            scores = select(self.targets, outputs).scores
-            if not scores.requires_grad:
-                raise GradientError(CONSTANT_TARGET)
-            (gradient,) = torch.autograd.grad(scores.sum(), outputs)
-        return gradient
-
-
-def find_targets(target: Any, count: int, class_names: Mapping[int, str]) -> list[Target]:
-    """One `Target` for each of `count` images, from whatever the user gave as ``target=``.
-
-    Raises:
-        TargetError: there are neither one nor `count` of them.
-        UnknownNameError: no class has that name, or several have it.
-    """
-    if isinstance(target, Tensor) or type(target).__module__ == "numpy":
-        target = target.tolist()
-    if isinstance(target, list | tuple):
-        if len(target) != count:
-            raise TargetError(f"{len(target)} targets for {count} image{'s' * (count != 1)}: "
-                              "give one target for all, or one for each.")  # fmt: skip
-        return [_find_target(one, class_names) for one in target]
-    return [_find_target(target, class_names)] * count
-
-
-def _find_target(target: Any, class_names: Mapping[int, str]) -> Target:
-    if target is None or isinstance(target, Target):
-        return ClassTarget() if target is None else target
-    if isinstance(target, str):
-        return ClassTarget(class_index(target, class_names))
-    if isinstance(target, type) and issubclass(target, Target):
-        raise InputTypeError(f"target is the class {target.__name__}: make an instance of it, {target.__name__}(...).")
-    if callable(target):
-        return FunctionTarget(target)
-    try:
-        if isinstance(target, bool):
-            raise TypeError
-        index = operator.index(target)
-    except TypeError:
-        raise InputTypeError(f"target is None, a class index, a class name, a Target, a callable or a list of these, "
-                             f"not {type(target).__name__}.") from None  # fmt: skip
-    if index < 0:
-        raise TargetIndexError(f"Target {index} is negative: classes count from 0.")
-    return ClassTarget(index)
+def class_name(names: Mapping[int, str], index: int) -> str:
+    """The name of a class; ``class 7`` where none is known."""
+    return names.get(index, f"class {index}")
 
 
 def class_index(name: str, class_names: Mapping[int, str]) -> int:
@@ -250,56 +338,3 @@ def _whole(name: str) -> list[str]:
 
 def _parts(name: str) -> list[str]:
     return [part.strip().casefold() for part in name.split(",")]
-
-
-def read_outputs(
-    raw: Any, count: int, pick: Callable[[Any], Tensor] | None = None, classes: int | None = None
-) -> Tensor:
-    """The scores ``(n, K)`` in what a model returned for `count` images.
-
-    Understood: a tensor ``(n, K)`` or ``(n,)``; the first such tensor of a tuple or list; the ``logits`` or ``out`` of
-    a mapping or Hugging Face output; of several, that with a column for each of the `classes` that are named.
-    `pick` (``Explainer(output=...)``) takes them out of anything else.
-
-    Raises:
-        ModelError: no scores are found, or their first dimension is not the batch.
-    """
-    scores = _first_scores(raw, count, classes) if pick is None else pick(raw)
-    if not isinstance(scores, Tensor) or not scores.is_floating_point():
-        given = f"{scores.dtype} tensor" if isinstance(scores, Tensor) else type(raw).__name__
-        raise ModelError(f"No scores are found in the model's output, a {given}. Pass Explainer(model, output=...): "
-                         "a function from what the model returns to scores (N, K).")  # fmt: skip
-    shape = tuple(scores.shape)
-    if not shape or shape[0] != count:
-        raise ModelError(f"The model returned scores of shape {shape} for {count} image{'s' * (count != 1)}: the first "
-                         "dimension is not the batch. Pass Explainer(model, output=...) to pick (N, K).")  # fmt: skip
-    if 0 in shape or (scores.dim() > 2 and math.prod(shape[2:]) != 1):
-        raise ModelError(f"The model returned an output of shape {shape}, not scores (N, K). "
-                         "Pass Explainer(model, output=...) to turn it into scores.")  # fmt: skip
-    return scores.reshape(count, -1)
-
-
-def _first_scores(raw: Any, count: int, classes: int | None) -> Any:
-    if isinstance(raw, Mapping):
-        key = next((k for k in _PREFERRED_KEYS if isinstance(raw.get(k), Tensor)), None)
-        if key is not None:
-            return raw[key]
-    found = list(tensors(raw))
-    floating = [t for t in found if t.is_floating_point() and t.dim()]
-    scores = [t for t in floating if t.dim() <= 2 and len(t) == count]
-    named = [t for t in scores if t.dim() == 2 and t.shape[1] == classes]
-    return next(iter([*named, *scores, *floating, *found]), None)
-
-
-def probabilities(outputs: Tensor, activation: str | None) -> Tensor:
-    """The probabilities ``(n, K)`` of the scores, by ``"softmax"``, ``"sigmoid"``, ``"none"`` or what fits (None)."""
-    kind = activation or ("none" if sums_to_one(outputs) else "sigmoid" if outputs.shape[1] == 1 else "softmax")
-    outputs = outputs.detach().float()
-    return outputs.softmax(1) if kind == "softmax" else outputs.sigmoid() if kind == "sigmoid" else outputs
-
-
-def sums_to_one(outputs: Tensor) -> bool:
-    """Whether each row already is a distribution, so that the "score" is no logit."""
-    outputs = outputs.detach().float()
-    rows = outputs.sum(1)
-    return outputs.shape[1] > 1 and bool((outputs >= 0).all()) and bool(((rows - 1).abs() < 1e-3).all())

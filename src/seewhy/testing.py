@@ -86,7 +86,7 @@ def unchanged(model: nn.Module) -> Iterator[None]:
 
 def _state(model: nn.Module) -> Iterator[tuple[str, Any]]:
     for name, module in model.named_modules():
-        yield f"{name}.training", module.training
+        yield f"{name}.training", getattr(module, "training", None)
         yield f"{name}.attributes", tuple(sorted(vars(module)))
         for hooks in _HOOKS:
             yield f"{name}.{hooks}", tuple(getattr(module, hooks, {}).items())
@@ -108,6 +108,8 @@ def _tensor(name: str, tensor: Tensor | None) -> Iterator[tuple[str, Any]]:
 
 def _same(a: Any, b: Any) -> bool:
     if isinstance(a, Tensor) and isinstance(b, Tensor):
+        if a.is_meta or b.is_meta:
+            return a.is_meta == b.is_meta and a.shape == b.shape
         return a.shape == b.shape and torch.equal(torch.nan_to_num(a), torch.nan_to_num(b))
     return bool(a == b)
 

@@ -19,7 +19,7 @@ def test_grad_cam_weights_channels_by_their_mean_gradient_and_keeps_what_is_posi
 def test_guided_grad_cam_is_the_product_at_the_inputs_size():
     gradient = torch.tensor([[[[2.0, 0.0]], [[-1.0, -3.0]]]])
     guided = torch.ones(1, 3, 1, 2) * torch.tensor([1.0, -1.0, 0.0])[:, None, None]
-    record = LayerRecord(activation=ACTIVATION, gradient=gradient, input=guided, input_gradient=guided)
+    record = LayerRecord(activation=ACTIVATION, gradient=gradient, input=guided, input_gradient=guided, sides=(1, 2))
     assert GuidedGradCAM().compute(record).tolist() == [[[[0.0, 4.0]], [[0.0, -4.0]], [[0.0, 0.0]]]]
 
 

@@ -60,6 +60,62 @@ def test_no_text_is_cut_or_overlaps(size: tuple[int, int]) -> None:
     assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
 
 
+@pytest.mark.parametrize("label", [None, Label(name=LONG, value="0.77", truth="tabby")])
+@pytest.mark.parametrize("widest", [None, 1.5, 7.2])
+def test_numbers_at_the_sides_are_not_cut_and_do_not_overlap(widest: float | None, label: Label | None) -> None:
+    numbers: dict[str, Any] = {
+        "across": tuple((10.0 * i, f"{'sample ' if not i else ''}{i * 10_000}") for i in range(30)),
+        "down": tuple((5.0 * i, f"{'channel ' if not i else ''}{i}") for i in range(30)),
+    }
+    rows = [[_picture(150, 300, scale=HEAT, label=label, columns=3, **numbers)] * 2 for _ in range(2)]
+    axes = grid(rows, widest=widest, shown=False)
+    figure = axes[0, 0].figure
+    figure.canvas.draw()
+    shown = [t for ax in axes.flat for t in ax.get_yticklabels()]
+    boxes = _boxes(axes) + [t.get_window_extent().padded(-1) for t in shown]
+    for box in boxes:
+        assert 0 <= box.x0 < box.x1 <= figure.bbox.x1
+        assert 0 <= box.y0 < box.y1 <= figure.bbox.y1
+        assert not any(box.overlaps(ax.get_window_extent()) for ax in axes.flat)
+    assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
+    assert [[bool(ax.get_xticks().size) for ax in row] for row in axes] == [[False, False], [True, True]]
+    assert shown[0].get_text() == "channel 0"
+
+
+def test_numbers_below_push_the_bar_down_and_take_nothing_of_the_margin() -> None:
+    feet, gaps = [], []
+    for across in ((), ((0.0, "0"),)):
+        ax = single([_picture(150, 300, scale=HEAT, across=across)], shown=False)
+        ax.figure.canvas.draw()
+        bar = ax.child_axes[0].get_window_extent()
+        feet.append(bar.y0)
+        gaps.append(ax.get_window_extent().y0 - bar.y1)
+    assert feet[1] == pytest.approx(feet[0])
+    assert gaps[1] > gaps[0] + 10
+
+
+def test_numbers_stand_at_their_pixels_and_go_with_the_next_picture() -> None:
+    ax = Figure(figsize=(6, 3)).add_subplot()
+    draw(ax, _picture(100, 300, across=((0.0, "0"), (150.0, "50")), down=((20.0, "a"), (70.0, "b"))))
+    assert (ax.get_xticks().tolist(), ax.get_yticks().tolist()) == ([0, 150], [20, 70])
+    draw(ax, _picture(100, 300))
+    assert not [*ax.get_xticks(), *ax.get_yticks()]
+
+
+def test_tiles_keep_the_numbers_of_the_first_row_and_column() -> None:
+    one = _picture(40, 60, across=((5.0, "0"),), down=((7.0, "a"),))
+    whole = merge([one] * 4)
+    assert whole.across == ((5.0, "0"), (66.0, "0"))
+    assert whole.down == ((7.0, "a"), (48.0, "a"))
+
+
+def test_a_mark_that_must_be_whole_is_left_out_where_it_has_no_room() -> None:
+    for width, shown in ((300, ["frame 12"]), (50, [])):
+        mark = Mark(label=Label(name="frame 12"), x=0, y=0, width=width, whole=True)
+        ax = single([_picture(40, 300, marks=(mark,))], shown=False)
+        assert [t.get_text() for t in ax.texts] == shown
+
+
 def test_pictures_of_a_grid_are_aligned_and_of_one_size() -> None:
     axes = grid(_rows(30, 70), shown=False)
     axes[0, 0].figure.canvas.draw()

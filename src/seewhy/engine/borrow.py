@@ -7,17 +7,17 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
 
-from ..errors import ModelError
-from ..layers import is_compiled
+from .refuse import refuse_unready
 
 _borrowers: dict[nn.Module, int] = {}  # which thread has a module now; models may share modules
 _returned = threading.Condition()
+_stances: list[Any] = []  # the compiler's stance, once for each borrower
 
 
 @contextmanager
@@ -33,15 +33,12 @@ def borrowed(model: nn.Module) -> Iterator[None]:
         stack.enter_context(_alone(modules))
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
-        parameters = list(dict.fromkeys(p for m in modules for p in m._parameters.values() if p is not None))
-        _refuse(parameters, modules)
-        if "torch._dynamo" in sys.modules and any(m._compiled_call_impl or is_compiled(m) for m in modules):
-            # compiled code shows autograd no activations
-            stack.enter_context(torch.compiler.set_stance("force_eager"))
-        stack.enter_context(_random_states(parameters))
+        refuse_unready(modules)
+        stack.enter_context(_uncompiled())
+        stack.enter_context(_random_states(modules))
         stack.enter_context(_buffers(modules))
         stack.enter_context(_training_flags(modules))
-        stack.enter_context(_frozen(parameters))
+        stack.enter_context(_frozen(modules))
         yield
 
 
@@ -63,8 +60,25 @@ def _alone(modules: Sequence[nn.Module]) -> Iterator[None]:
 
 
 @contextmanager
-def _random_states(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
-    devices = {p.device for p in parameters if p.is_cuda}
+def _uncompiled() -> Iterator[None]:
+    """Run compiled functions as they were written: compiled code shows autograd no activations."""
+    if "torch._dynamo" not in sys.modules:  # nothing can be compiled yet, and importing the compiler takes seconds
+        yield
+        return
+    with _returned:  # the stance is the whole process's: the first borrower sets it, and the last one sets it back
+        _stances.append(torch.compiler.set_stance("force_eager") if not _stances else _stances[0])
+    try:
+        yield
+    finally:
+        with _returned:
+            stance = _stances.pop()
+            if not _stances:
+                stance.__exit__(None, None, None)
+
+
+@contextmanager
+def _random_states(modules: Sequence[nn.Module]) -> Iterator[None]:
+    devices = {p.device for module in modules for p in _parameters(module).values() if p.is_cuda}
     python, numpy = random.getstate(), np.random.get_state()
     with torch.random.fork_rng([d.index for d in devices], device_type="cuda"):
         try:
@@ -122,26 +136,19 @@ def _set_training(module: nn.Module, training: bool) -> None:
 
 
 @contextmanager
-def _frozen(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
-    trained = [p for p in parameters if p.requires_grad]
+def _frozen(modules: Sequence[nn.Module]) -> Iterator[None]:
+    # By name too: some hooks put other tensors in the parameters' places while a module runs (offloaded weights).
+    trained = [(m, name, p) for m in modules for name, p in _parameters(m).items() if p.requires_grad]
     try:
-        for parameter in trained:
+        for _, _, parameter in trained:
             parameter.requires_grad_(False)
         yield
     finally:
-        for parameter in trained:
+        for module, name, parameter in trained:
             parameter.requires_grad_(True)
+            if (now := _parameters(module).get(name)) is not None:
+                now.requires_grad_(True)
 
 
-def _refuse(parameters: Sequence[nn.Parameter], modules: Sequence[nn.Module]) -> None:
-    if any(is_lazy(parameter) for parameter in parameters):
-        raise ModelError(
-            "The model has lazy layers whose weights are made at its first run, and it has not run yet: "
-            "run it once on an input, then explain it."
-        )
-    buffers = [buffer for module in modules for buffer in module._buffers.values() if buffer is not None]
-    if any(tensor.is_inference() for tensor in (*parameters, *buffers)):
-        raise ModelError(
-            "The model was built or loaded under torch.inference_mode, so autograd cannot pass through its parameters. "
-            "Build it outside of inference_mode (torch.no_grad is fine), or explain copy.deepcopy(model)."
-        )
+def _parameters(module: nn.Module) -> dict[str, nn.Parameter]:
+    return {name: parameter for name, parameter in module._parameters.items() if parameter is not None}

@@ -16,11 +16,16 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.utils.hooks import RemovableHandle
 
 from ..errors import LayerError, LayerNotRunError, close_matches
-from ..layers import Layer, LayerInfo, is_candidate, tensors, with_first_tensor
+from ..layers import Layer, LayerInfo, tensors, unfit, with_first_tensor
 from ..layouts import TELLING, Given, Layout, Layouts
 from .head import HeadFinder
 from .rules import relu_after
 
+_ELSEWHERE = (
+    "What layer {!r} returned does not depend on the images explained: it belongs to another input of the model or to "
+    "a table of its own (or autograd is off there). explainer.layers() lists the others."
+)
+_PADS = "GeneralizedRCNNTransform"  # of torchvision's detectors
 _CHEAP_COPY = 2  # candidates up to so many times the input's size are copied at once, larger ones if they change
 
 
@@ -57,12 +62,13 @@ class Captured:
 
     @property
     def value(self) -> Tensor:
-        """The output as the layer returned it, as ``(n, C, h, w)`` where it has positions."""
-        return self.oriented(self._output.detach())
+        """The output as the layer returned it, as ``(n, C, *grid)`` where it has positions, else ``(n, C)``."""
+        output = self._output.detach()
+        return self.oriented(output) if self.layout else output.flatten(1)
 
     def oriented(self, tensor: Tensor) -> Tensor:
-        """`tensor`, of the output's shape, as ``(n, C, h, w)`` where the layer has positions."""
-        return self.layout.to_nchw(tensor) if self.layout else tensor
+        """`tensor`, of the output's shape, as ``(n, C, *grid)`` where the layer has positions."""
+        return self.layout.channels_first(tensor) if self.layout else tensor
 
     def step_past_relu(self, outputs: Iterable[Tensor]) -> None:
         """Go on to the result of the functional ReLU after the layer, if that is wanted; `outputs` are the model's."""
@@ -72,6 +78,14 @@ class Captured:
                 raise LayerError(f"No functional ReLU follows straight after {self.label.removesuffix('+relu')!r}.")
             node = self.edge.node
             self._output = self._output.clamp(0, getattr(node, "_saved_max_val", getattr(node, "_saved_max", None)))
+
+    def check_batch(self, count: int) -> None:
+        """Refuse a layer that does not return something for each of `count` images."""
+        if not self.layout and (not self._output.dim() or len(self._output) != count):
+            raise LayerError(
+                f"Layer {self.label!r} returned a tensor of shape {tuple(self._output.shape)} for {count} "
+                f"image{'s' * (count != 1)}: its first dimension is not the batch."
+            )
 
     def check_positions(self) -> None:
         """Refuse a layer that has no positions."""
@@ -84,7 +98,7 @@ class Captured:
 
 
 class Observer:
-    """Watches one run of `model` on a batch ``(n, C, H, W)``; a context manager that owns its hooks.
+    """Watches one run of `model` on a batch ``(n, C, *sides)``; a context manager that owns its hooks.
 
     Args:
         model: borrowed.
@@ -96,6 +110,8 @@ class Observer:
         head: also look for the linear head that CAM needs.
         everything: watch every module; else, but to choose or for a head, those that are wanted or tell layouts.
         layout: what the user says of layouts.
+        follows: whether layers must depend on `batch`, which then requires grad, as far as autograd can follow.
+        strict: whether layers that it cannot follow are refused too, for the model has other inputs.
     """
 
     def __init__(
@@ -109,23 +125,30 @@ class Observer:
         head: bool,
         everything: bool,
         layout: Given = None,
+        follows: bool = False,
+        strict: bool = False,
     ) -> None:
         self._gradients, self._choose, self._wanted = gradients, choose, wanted
+        self._follows, self._strict = follows, strict
         self._everything = everything or choose or head
         self._limit = _CHEAP_COPY * batch.numel()
         self._names = {module: name for name, module in model.named_modules() if name}
         tokens_first = any(vars(module).get("batch_first", True) is False for module in self._names)
-        size = batch.shape[-2], batch.shape[-1]
-        self._layouts = Layouts(batch.shape[0], size, tokens_first=tokens_first, given=layout)
+        self._layouts = Layouts(batch.shape[0], tuple(batch.shape[2:]), tokens_first=tokens_first, given=layout)
         self._model = model
         self._handles: list[RemovableHandle] = []
         self._thread: int | None = threading.get_ident()  # whose calls are recorded; None when recording is over
+        self._off = False  # whether the model switched autograd off
         self._branched: set[nn.Module] = set()  # modules whose output was branched off
+        self._elsewhere: set[nn.Module] = set()  # modules that ran in another thread
+        self._transformed: set[nn.Module] = set()  # modules that ran inside vmap or another transform of torch.func
         self._calls: Counter[nn.Module] = Counter()
-        self._seen: list[tuple[Call, tuple[int, ...], str]] = []
+        self._seen: list[tuple[Call, tuple[int, ...], str, str]] = []
         self._candidates: list[tuple[Call, Captured]] = []
-        self._went_on: list[weakref.ref[Tensor]] = []  # what the model went on with after each candidate
+        # What the model went on with after each candidate, and how often that had been changed in place by then.
+        self._went_on: list[tuple[weakref.ref[Tensor], int | None]] = []
         self.captured: list[Captured] = []
+        self.cover: tuple[float, ...] = (1.0,) * (batch.dim() - 2)  # the share of each side that is image, not padding
         self.head = HeadFinder() if head else None
 
     def __enter__(self) -> Observer:
@@ -136,6 +159,8 @@ class Observer:
                     self._hook(module, self._finished)
                 elif isinstance(module, TELLING):
                     self._hook(module, self._told)
+                if type(module).__name__ == _PADS:
+                    self._hook(module, self._padded)
         except BaseException:
             self.__exit__()
             raise
@@ -149,10 +174,17 @@ class Observer:
         for handle in self._handles:
             handle.remove()
 
-    def _told(self, module: nn.Module, _: Any, output: Any) -> None:
+    def _told(self, module: nn.Module, args: Any, output: Any) -> None:
         """Called after a module that only tells grids to later ones; it is on the way of every pass, so it is brief."""
         if isinstance(output, Tensor) and self._thread == threading.get_ident():
-            self._layouts.tell(module, output.shape)
+            self._off = self._off or not torch.is_grad_enabled()
+            self._layouts.take(args)
+            self._layouts.tell(module, output)
+
+    def _padded(self, _: nn.Module, __: Any, output: Any) -> None:
+        """Called after a detector has resized the images and padded them to a common size."""
+        images = output[0]
+        self.cover = tuple(s / whole for s, whole in zip(images.image_sizes[0], images.tensors.shape[2:], strict=True))
 
     def _finished(self, module: nn.Module, args: Any, output: Any) -> Any:
         """Called after each module's forward; in the backward pass too, where a checkpoint computes again."""
@@ -161,14 +193,21 @@ class Observer:
             again = module in self._branched and tensor is not None
             return with_first_tensor(output, _branch(tensor)[0]) if again and tensor is not None else None
         if self._thread != threading.get_ident():  # somebody else runs this module too
+            self._elsewhere.add(module)
             return None
         self._calls[module] += 1
+        if tensor is not None and torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+            self._transformed.add(module)
+            return None
+        self._off = self._off or not torch.is_grad_enabled()
+        self._layouts.take(args)
         if tensor is None or not tensor.is_floating_point():
             return None
         call = Call(module, self._names[module], self._calls[module])
         layout = self._layout(call, tensor)
-        self._seen.append((call, tuple(tensor.shape), layout.name if layout else "-"))
-        goes_on = self._take(call, args, tensor, layout)
+        why = self._passed_over(call, args, tensor, layout) if self._choose else ""
+        self._seen.append((call, tuple(tensor.shape), layout.name if layout else "-", why))
+        goes_on = self._take(call, args, tensor, layout, bool(why))
         if self.head:
             self.head.see(call, module, args, goes_on, layout)
         return None if goes_on is tensor else with_first_tensor(output, goes_on)
@@ -184,9 +223,22 @@ class Observer:
                 raise LayerError(f"Layer {call.name!r}: {error}") from None
             return None
 
-    def _take(self, call: Call, args: Any, output: Tensor, layout: Layout | None) -> Tensor:
+    def _passed_over(self, call: Call, args: Any, output: Tensor, layout: Layout | None) -> str:
+        """Why an output is no candidate of the automatic choice; empty where it is."""
+        if why := unfit(call.module, layout):
+            return why
+        if _hands_through(call.module, args, output):
+            return "hands its input through"
+        if self._is_elsewhere(output):
+            return "nothing of the image"
+        before = [earlier() is output and version == _version(output) for earlier, version in self._went_on]
+        return "hands an earlier one on" if any(before[:-1]) and not before[-1] else ""
+
+    def _take(self, call: Call, args: Any, output: Tensor, layout: Layout | None, passed_over: bool) -> Tensor:
         """Capture the output if it is wanted or a candidate; gives what the model goes on with."""
         if wanted := [layer for layer in self._wanted_of(call.module) if layer.call in (None, call.number)]:
+            if self._is_elsewhere(output):
+                raise LayerError(_ELSEWHERE.format(wanted[0].label))
             value, goes_on = output.detach().clone(), output
             edge = branch = None
             if self._gradients:
@@ -196,26 +248,20 @@ class Observer:
                 for layer in wanted
             ]
             return goes_on
-        if (
-            self._choose
-            and layout
-            and is_candidate(call.module, layout)
-            and not _hands_through(call.module, args, output)
-        ):
-            return self._consider(call, args, output, layout)
-        return output
+        return self._consider(call, args, output, layout) if self._choose and not passed_over else output
 
-    def _consider(self, call: Call, args: Any, output: Tensor, layout: Layout) -> Tensor:
+    def _is_elsewhere(self, output: Tensor) -> bool:
+        """Whether an output does not depend on the batch; unknown once the model has switched autograd off."""
+        return self._follows and not output.requires_grad and (self._strict or not self._off)
+
+    def _consider(self, call: Call, args: Any, output: Tensor, layout: Layout | None) -> Tensor:
         """Keep a candidate as cheaply as can be: there are hundreds, and one of them will be chosen."""
-        before = [earlier() for earlier in self._went_on]
-        if any(output is earlier for earlier in before) and output is not before[-1]:
-            return output  # a container that hands on an earlier feature, not what it computed last
         goes_on, edge = output, None
         if self._gradients and output.requires_grad:
             edge = get_gradient_edge(output)
         elif self._gradients:
             goes_on, edge, _ = self._branch(call, args, output)
-        self._went_on.append(weakref.ref(goes_on))
+        self._went_on.append((weakref.ref(goes_on), _version(goes_on)))
         copied = output.numel() <= self._limit or output.is_inference()
         value, version = (output.detach().clone(), None) if copied else (output, output._version)
         self._candidates.append((call, Captured(call.name, layout, edge, value, version)))
@@ -249,7 +295,8 @@ class Observer:
     def seen(self) -> list[LayerInfo]:
         """Every watched call of a module that returned a tensor, in the order in which they finished."""
         return [
-            LayerInfo(self.label(call), type(call.module).__name__, shape, layout) for call, shape, layout in self._seen
+            LayerInfo(self.label(call), type(call.module).__name__, shape, layout, why=why)
+            for call, shape, layout, why in self._seen
         ]
 
     @property
@@ -270,6 +317,11 @@ class Observer:
                 f"Layer {layer.name!r} is in scripted code (torch.jit), which shows nothing of its layers: explain the "
                 "network as it was before it was scripted, or use 'saliency'."
             )
+        if calls == 0 and layer.module in self._elsewhere:
+            raise LayerError(
+                f"Layer {layer.name!r} ran in another thread, and only calls in the thread that explains are recorded: "
+                "let the model run in one thread, or use 'saliency'."
+            )
         if calls == 0:
             close = close_matches(layer.name, [self._names[module] for module in self._calls])
             raise LayerNotRunError(f"The model did not run layer {layer.name!r} for this input.{close}")
@@ -279,6 +331,11 @@ class Observer:
             raise LayerError(f"The model runs layer {layer.name!r} {calls} times. Say which call: {shown}.")
         if layer.call is not None and layer.call > calls:
             raise LayerNotRunError(f"The model runs layer {layer.name!r} {calls} times; there is no {layer.label!r}.")
+        if layer.module in self._transformed:
+            raise LayerError(
+                f"Layer {layer.name!r} runs inside vmap, grad or another transform of torch.func, and what it returns "
+                "cannot be taken out of there: name a layer outside of it, or use 'saliency'."
+            )
         if not any(captured.label == layer.label for captured in self.captured):
             raise LayerError(f"Layer {layer.name!r} returned no tensor of floating-point numbers to explain.")
 
@@ -292,7 +349,12 @@ def _branch(output: Tensor) -> tuple[Tensor, GradientEdge, GradientEdge]:
         output = output.clone() if output.is_inference() else output
         output = output if output.requires_grad else output.requires_grad_()
         copy = output.clone()
-        return copy, get_gradient_edge(output), get_gradient_edge(copy)
+        with torch._C.DisableTorchFunctionSubclass():  # else the edge of a leaf of the model's own tensor type is wrong
+            return copy, get_gradient_edge(output), get_gradient_edge(copy)
+
+
+def _version(tensor: Tensor) -> int | None:
+    return None if tensor.is_inference() else tensor._version
 
 
 def _hands_through(module: nn.Module, args: Any, output: Tensor) -> bool:

@@ -1,4 +1,4 @@
-"""Saying where a gradient ends: one more run, only when an explanation has failed."""
+"""Saying where a gradient ends, by one more run when an explanation has failed; refusing gradients that are wrong."""
 
 from __future__ import annotations
 
@@ -7,18 +7,50 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..errors import GradientError, ModelError
 from ..layers import find_layers, tensors, with_first_tensor
+from .inputs import ModelInputs
+from .rules import graph, kind_of
 
 NO_CHANGE = "what the model computes from it there does not change the score, or changes it by exactly 0."
 
 
-def where_gradient_ends(model: nn.Module, batch: Tensor, after: str | None = None) -> str:
+def refuse_unsound(scores: Tensor) -> None:
+    """Refuse `scores` ``(n,)`` whose graph would give a gradient that is not theirs, image by image.
+
+    Raises:
+        GradientError: an operation on the way has no backward, and autograd would leave its part out without a word.
+        ModelError: a batch norm takes the statistics of the batch, though the model is in eval mode.
+    """
+    for node in graph([scores]):
+        kind = kind_of(node)
+        if kind == "WarnNotImplemented":
+            raise GradientError(
+                "The model runs an operation that has no backward, and autograd would leave out what passes there: a "
+                "quantised layer, or an operator of its own. Explain the model as it was before it was quantised."
+            )
+        if kind.endswith("BatchNormBackward") and _mixes(node, len(scores)):
+            raise ModelError(
+                "The model normalises by the mean and variance of the batch itself (a batch norm with training=True), "
+                "so each image of a batch would change the others' scores: explain them with batch_size=1."
+            )
+
+
+def _mixes(node: Any, count: int) -> bool:
+    # Instance norm is a batch norm over one "image" of n * C channels.
+    return count > 1 and getattr(node, "_saved_training", False) and len(node._saved_input) > 1
+
+
+def where_gradient_ends(
+    model: nn.Module, batch: Tensor, after: str | None = None, inputs: ModelInputs | None = None
+) -> str:
     """A sentence that names the module in which the gradient's path from the input to the output is cut.
 
     Args:
         model: borrowed, with gradients enabled.
-        batch: ``(n, C, H, W)``.
+        batch: ``(n, C, *sides)``.
         after: only cuts after this layer finished count.
+        inputs: what the model is called with besides the batch.
     """
     names = {module: name for name, module in model.named_modules()}
     start = None if after is None else find_layers(model, after)[0].module
@@ -35,7 +67,8 @@ def where_gradient_ends(model: nn.Module, batch: Tensor, after: str | None = Non
 
     handles = [module.register_forward_hook(look, with_kwargs=True) for module in names]
     try:
-        model(_leaf(batch).clone())
+        args, kwargs = (inputs or ModelInputs()).arguments(_leaf(batch).clone())
+        model(*args, **kwargs)
     finally:
         for handle in handles:
             handle.remove()

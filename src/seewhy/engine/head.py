@@ -17,7 +17,7 @@ from .record import Head
 
 @dataclass
 class _Spatial:
-    """The last output with positions, as ``(n, C, h, w)``, still the model's own memory."""
+    """The last output with positions, as ``(n, C, *grid)``, still the model's own memory."""
 
     call: Any
     module: nn.Module
@@ -29,6 +29,7 @@ class _Spatial:
         return self.version is not None and self.output._version != self.version
 
 
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _Found = tuple[Any, str, Tensor, Tensor, Tensor]  # the call, a suffix to its name, activation, weight, bias
 
 
@@ -46,7 +47,7 @@ class HeadFinder:
             if self._last and self._last.output.data_ptr() != output.data_ptr():
                 self._before_last = self._last
             version = None if output.is_inference() else output._version
-            self._last = _Spatial(call, module, layout.to_nchw(output), version)
+            self._last = _Spatial(call, module, layout.channels_first(output), version)
         elif self._last and _is_linear(module):
             pooled = next(tensors(args), None)
             if pooled is not None and pooled.flatten(1).shape == self._last.output.shape[:2]:
@@ -81,10 +82,10 @@ class HeadFinder:
         if not _close(scores.flatten(1), outputs):
             return None
         weight, bias = _weights(module)
-        if not _close(pooled.flatten(1) @ weight.T, scores.flatten(1) - bias, scores):
+        if not _close(pooled.flatten(1).to(weight.dtype) @ weight.T, scores.flatten(1) - bias, scores):
             return None  # a layer of the model's own that is not linear with these weights
         for suffix, pooled_activation in _readings(last, activation):
-            if _close(pooled_activation.mean((2, 3)), pooled.flatten(1), activation):
+            if _close(pooled_activation.flatten(2).mean(2), pooled.flatten(1), activation):
                 return last.call, suffix, pooled_activation, weight, bias
         return None
 
@@ -96,7 +97,7 @@ class HeadFinder:
         classes = outputs.shape[1]
         unit = torch.eye(classes, device=outputs.device, dtype=outputs.dtype)
         for suffix, activation in _readings(last, last.output.detach()):
-            if _close(activation.mean((2, 3)), outputs, activation):
+            if _close(activation.flatten(2).mean(2), outputs, activation):
                 before = None if suffix else self._before_convolution(last, outputs)
                 return before or (last.call, suffix, activation, unit, unit.new_zeros(classes))
         return None
@@ -109,7 +110,7 @@ class HeadFinder:
         weight, bias = _weights(last.module)
         for suffix, activation in _readings(before, before.output.detach()):
             fits = activation.shape[1] == weight.shape[1]
-            if fits and _close(activation.mean((2, 3)) @ weight.T, outputs - bias, outputs):
+            if fits and _close(activation.flatten(2).mean(2).to(weight.dtype) @ weight.T, outputs - bias, outputs):
                 return before.call, suffix, activation.clone(), weight, bias
         return None
 
@@ -122,11 +123,11 @@ def _readings(last: _Spatial, activation: Tensor) -> list[tuple[str, Tensor]]:
 
 
 def _is_linear(module: nn.Module) -> bool:
-    return isinstance(module, nn.Linear) or _is_pointwise(module)
+    return (isinstance(module, nn.Linear) and not module.weight.is_meta) or _is_pointwise(module)  # meta: offloaded
 
 
 def _is_pointwise(module: nn.Module) -> bool:
-    return isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1) and module.groups == 1
+    return isinstance(module, _CONVOLUTIONS) and set(module.kernel_size) == {1} and module.groups == 1
 
 
 def _weights(module: nn.Module) -> tuple[Tensor, Tensor]:

@@ -11,14 +11,17 @@ from torch import Tensor, nn
 
 from ..errors import GradientError, InputError, LayerError, ModelError
 from ..layers import Layer, find_layers, tensors
-from ..layouts import Given
-from ..targets import CONSTANT_TARGET, Scoring, Selected
+from ..layouts import Given, first_convolution
+from ..scoring import CONSTANT_TARGET, Scoring, Selected
 from .capture import Captured, Observer
-from .diagnose import where_gradient_ends
+from .diagnose import refuse_unsound, where_gradient_ends
+from .inputs import ModelInputs
 from .record import Head, LayerRecord, Needs, Record
 from .rules import BackwardRule, applied, check, find_activations
+from .straighten import straighten
 
 PLAIN = BackwardRule("plain")
+_FORMS = {1: "signals (N, C, L)", 2: "images (N, C, H, W)", 3: "videos or volumes (N, C, T, H, W)"}
 _FIRST_LOOK = 4  # candidates whose gradient is asked for at first, then four times as many
 
 
@@ -32,6 +35,7 @@ class Request:
         choose: whether a layer must be chosen.
         everything: whether every module is to be watched, for the list of layers.
         layout: what the user says of layouts.
+        inputs: what the model is called with besides the batch, and where that goes.
     """
 
     needs: tuple[Needs, ...]
@@ -39,6 +43,7 @@ class Request:
     choose: bool = False
     everything: bool = False
     layout: Given = None
+    inputs: ModelInputs = field(default_factory=ModelInputs)
 
     @property
     def rules(self) -> list[BackwardRule]:
@@ -57,6 +62,7 @@ class Measured:
 
     Attributes:
         dead: where the gradient is exactly 0 for every image of the chunk: layers, and ``""`` for the input.
+        why: of the candidates that were looked at, why they were chosen or passed over.
     """
 
     input: Tensor
@@ -68,14 +74,21 @@ class Measured:
     head: Head | None = None
     output_gradient: Tensor | None = None
     dead: list[str] = field(default_factory=list)
+    why: dict[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+
+    @property
+    def sides(self) -> tuple[int, ...]:
+        """The input's sides, with the padding that a detector adds: what the grids of layers cover."""
+        sides = zip(self.input.shape[2:], self.observer.cover, strict=True)
+        return tuple(round(side / share) for side, share in sides)
 
     def record(self, needs: Needs, layer: Captured | None) -> Record:
         """What a method with these needs gets of it."""
         selected = self.selected if needs.score else None
         measured: dict[str, Any] = {"input": self.input}
         if selected:
-            measured |= {"outputs": selected.outputs.detach(), "scores": selected.scores.detach()}
+            measured |= {"outputs": selected.outputs, "scores": selected.scores}
         if needs.rule:
             measured["input_gradient"] = self.input_gradients[needs.rule]
         if needs.head:
@@ -84,29 +97,52 @@ class Measured:
             return Record(**measured)
         if needs.gradient:
             layer.check_positions()
-        measured |= {"layer": layer.label, "activation": layer.value if needs.activation else None}
-        return LayerRecord(**measured, gradient=self.layer_gradients[layer.label] if needs.gradient else None)
+        layer.check_batch(len(self.input))
+        measured |= {
+            "sides": self.sides,
+            "layer": layer.label,
+            "activation": self._here(layer.value) if needs.activation else None,
+        }
+        gradient = self._here(self.layer_gradients[layer.label]) if needs.gradient else None
+        return LayerRecord(**measured, gradient=gradient)
+
+    def _here(self, tensor: Tensor) -> Tensor:
+        """On the device of the input: a model may be split over several."""
+        return tensor.to(self.input.device)
 
 
-def run(model: nn.Module, batch: Tensor) -> Any:
-    """What a borrowed `model` returns for `batch`; an error of its own passes through, with a note.
+def run(model: nn.Module, batch: Tensor, inputs: ModelInputs) -> Any:
+    """What a borrowed `model` returns for `batch` among its `inputs`; an error of its own passes through, with a note.
 
     Raises:
         InputError: the number of channels is not the one that the model's first convolution takes.
         ModelError: the model would mix the images of the batch.
     """
     _refuse_mixing(model, len(batch))
+    args, kwargs = inputs.arguments(batch)
     try:
-        return model(batch)
+        return model(*args, **kwargs)
     except RuntimeError as error:
-        first = next((module for module in model.modules() if isinstance(module, nn.Conv2d)), None)
-        if first and batch.dim() == 4 and first.in_channels != batch.shape[1]:
+        first = first_convolution(model)
+        if first and len(first.kernel_size) != batch.dim() - 2:
+            raise InputError(
+                f"The model's first convolution is a {type(first).__name__}, and the input has shape "
+                f"{tuple(batch.shape)}: it takes {_FORMS[len(first.kernel_size)]}."
+            ) from error
+        if first and first.in_channels != batch.shape[1]:
             raise InputError(
                 f"The images have {batch.shape[1]} channels, and the model's first convolution takes "
                 f"{first.in_channels}. Convert them, or pass a transform that does."
             ) from error
         error.add_note(f"Raised by the model itself, for an input of shape {tuple(batch.shape)}.")
         raise
+    except AssertionError as error:
+        if "Guard failed" not in str(error):
+            raise
+        raise ModelError(
+            f"The model was exported for one shape of input, and refuses {tuple(batch.shape)} ({error}): give it that "
+            "one (batch_size= says how many images), or export it with dynamic_shapes."
+        ) from error
 
 
 def _refuse_mixing(model: nn.Module, count: int) -> None:
@@ -117,7 +153,7 @@ def _refuse_mixing(model: nn.Module, count: int) -> None:
 
 
 def measure(model: nn.Module, batch: Tensor, request: Request, scoring: Scoring) -> Measured:
-    """Run the fewest passes of a borrowed `model` over `batch` ``(n, C, H, W)`` that give what is requested.
+    """Run the fewest passes of a borrowed `model` over `batch` ``(n, C, *sides)`` that give what is requested.
 
     Args:
         model: borrowed.
@@ -130,6 +166,7 @@ def measure(model: nn.Module, batch: Tensor, request: Request, scoring: Scoring)
         LayerError: a layer did not run, ran several times, or no layer fits.
     """
     head = any(needs.head for needs in request.needs)
+    follows = request.inputs.extra or _may_hold_tables(model, batch)
     observer = Observer(
         model,
         batch,
@@ -139,20 +176,24 @@ def measure(model: nn.Module, batch: Tensor, request: Request, scoring: Scoring)
         head=head,
         everything=request.everything,
         layout=request.layout,
+        follows=follows,
+        strict=request.inputs.extra,
     )
-    found = Measured(batch.detach().clone().requires_grad_(bool(request.rules)), observer)
+    found = Measured(batch.detach().clone().requires_grad_(bool(request.rules) or follows), observer)
     with observer:
-        with torch.set_grad_enabled(request.gradients):
-            raw = run(model, found.input.clone())
+        with torch.set_grad_enabled(request.gradients or follows):
+            raw = run(model, found.input.clone(), request.inputs)
         observer.finish()
         found.layers = observer.captured
         for layer in found.layers:
             layer.step_past_relu(tensors(raw))
         if any(needs.score for needs in request.needs):
-            _measure_scores(found, model, request, scoring.read(raw))
+            _measure_scores(found, model, request, scoring.read(raw, tuple(found.input.shape[2:])))
         elif request.choose:
             found.layers = [_last(found.observer.candidates)]
         if observer.head and found.selected:
+            if found.selected.outputs is None:
+                raise ModelError(_NO_SCORES)
             found.head = observer.head.find(found.selected.outputs, observer.label)
             found.output_gradient = scoring.gradient(found.selected.outputs)
     found.input.requires_grad_(False)
@@ -160,6 +201,14 @@ def measure(model: nn.Module, batch: Tensor, request: Request, scoring: Scoring)
         layers = tuple(layer for chosen in found.layers for layer in find_layers(model, chosen.label))
         return measure(model, batch, replace(request, layers=layers, choose=False), scoring)
     return found
+
+
+def _may_hold_tables(model: nn.Module, batch: Tensor) -> bool:
+    """Whether layers may return tables that have nothing to do with the image, as position biases of transformers.
+
+    For several images their first dimension tells them.
+    """
+    return len(batch) == 1 and any(isinstance(module, nn.LayerNorm) for module in model.modules())
 
 
 def _measure_scores(found: Measured, model: nn.Module, request: Request, selected: Selected) -> None:
@@ -176,8 +225,19 @@ def _last(candidates: list[Captured]) -> Captured:
 
 _NO_CANDIDATE = (
     "No layer of this model has positions that could be worked out, so none can be chosen. "
-    "Name one with layer=; explainer.layers() lists what ran. (Scripted code, torch.jit, shows none.)"
+    "Name one with layer=; explainer.layers() lists what ran. (Scripted, traced and exported code shows none: "
+    "explain the network as it was before, or use 'saliency'.)"
 )
+
+_NO_BACKWARD = {
+    "use_reentrant": "The model runs through a reentrant checkpoint, which hides its graph: "
+    "use torch.utils.checkpoint.checkpoint(..., use_reentrant=False).",
+    "modified by an inplace operation": "The model changes in place what its own backward needs, so it has no "
+    "gradient and could not be trained: {}",
+    "formula was registered": "The model runs an operation that has no backward: {}",
+    "is not implemented": "The model runs an operation that has no backward: {}",
+}
+_NO_SCORES = "CAM explains class scores (N, K), which this target is not computed from. Use 'grad_cam'."
 
 
 def no_gradient(where: str) -> str:
@@ -190,14 +250,16 @@ class _Backward:
 
     def __init__(self, model: nn.Module, request: Request, found: Measured, selected: Selected) -> None:
         self._model, self._request, self._found = model, request, found
-        self._scores, self._outputs = selected.scores, selected.outputs
+        self._scores, self._source = selected.scores, selected.source
 
     def run(self) -> None:
         """Choose the layer if need be, then run each rule's backward; the last one frees the graph."""
         request, found = self._request, self._found
         if request.choose and not found.observer.candidates:
             raise LayerError(_NO_CANDIDATE)
-        if not self._scores.requires_grad and self._outputs.requires_grad:
+        refuse_unsound(self._scores)
+        straighten(self._scores)
+        if not self._scores.requires_grad and self._source.differentiable:
             raise GradientError(CONSTANT_TARGET)
         if not self._scores.requires_grad:
             raise GradientError(self._explain("The score does not depend on the input"))
@@ -235,12 +297,10 @@ class _Backward:
         try:
             return torch.autograd.grad(self._scores, inputs, ones, retain_graph=retain, allow_unused=True)
         except RuntimeError as error:
-            if "use_reentrant" not in str(error):
+            known = next((why for part, why in _NO_BACKWARD.items() if part in str(error)), None)
+            if known is None:
                 raise
-            raise GradientError(
-                "The model runs through a reentrant checkpoint, which hides its graph: "
-                "use torch.utils.checkpoint.checkpoint(..., use_reentrant=False)."
-            ) from error
+            raise GradientError(known.format(error)) from error
 
     def _arrived(self, gradient: Tensor | None, layer: Captured | None = None) -> Tensor:
         """The gradient at the layer, or at the input; where it is 0 for all images is noted."""
@@ -253,16 +313,31 @@ class _Backward:
         return gradient
 
     def _explain(self, what: str, layer: Captured | None = None) -> str:
-        return f"{what}: {where_gradient_ends(self._model, self._found.input, layer.label if layer else None)}"
+        after = layer.label if layer else None
+        return f"{what}: {where_gradient_ends(self._model, self._found.input, after, self._request.inputs)}"
 
     def _choose(self) -> Captured:
         """The last candidate in execution order with a gradient at its positions, asked from the deepest up."""
         remaining, look = list(self._found.observer.candidates), _FIRST_LOOK
+        second_best, why = None, self._found.why
         while remaining:
             group, remaining, look = remaining[-look:], remaining[:-look], 4 * look
             gradients = self._grad([layer.edge for layer in group if layer.edge], retain=True)
             for layer, gradient in reversed(list(zip(group, gradients, strict=True))):
+                why[layer.label] = "no gradient of the score at its positions"
                 if gradient is not None and layer.oriented(gradient).any():
                     self._found.layer_gradients[layer.label] = layer.oriented(gradient)
-                    return layer
+                    why[layer.label] = "the last that the score has a gradient at"
+                    if self._is_before_the_answer(layer.oriented(gradient)):
+                        return layer
+                    why[layer.label] = "the answer itself"
+                    second_best = second_best or layer
+        if second_best:
+            return second_best
         raise GradientError(self._explain("No gradient of the score arrives at any layer with positions"))
+
+    def _is_before_the_answer(self, gradient: Tensor) -> bool:
+        """Whether a layer is not the answer itself: dense scores, or the place where a detection's score is read."""
+        if self._source.dense is not None and self._source.kind == "dense":
+            return gradient.shape[1] != self._source.dense.shape[1]
+        return self._source.kind != "detections" or bool((gradient.any(1).flatten(1).sum(1) > 1).all())

@@ -67,7 +67,7 @@ class Record:
 
     Attributes:
         input: the model's input, ``(n, C, H, W)``.
-        outputs: the scores of all K classes, ``(n, K)``.
+        outputs: the scores of all K classes, ``(n, K)``; only where the target is computed from these.
         scores: the target's score S, ``(n,)``.
         input_gradient: dS/d input under the declared rule, ``(n, C, H, W)``.
         head: where CAM is defined, a `Head`.
@@ -88,6 +88,8 @@ class Record:
 
     def __getattr__(self, name: str) -> Any:
         declared = ", ".join(sorted(self.__dict__))
+        if name == "outputs" and "scores" in self.__dict__:
+            raise MethodError("The record has no 'outputs': the target is not computed from scores of classes (N, K).")
         raise MethodError(f"The record has no {name!r}: declare it in the method's needs. It has: {declared}.")
 
     def versions(self) -> dict[str, int]:
@@ -103,8 +105,10 @@ class LayerRecord(Record):
         activation: the layer's output A, ``(n, C, h, w)`` whatever the model's own layout; ``(n, C)`` where the layer
             has no positions.
         gradient: dS/dA, of the same shape.
+        sides: the input's sides with the padding that the model adds: what the layer's grid covers.
     """
 
     layer: str
+    sides: tuple[int, ...]
     activation: Tensor
     gradient: Tensor

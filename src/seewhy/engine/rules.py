@@ -74,7 +74,7 @@ class Activations:
 
     def add(self, node: Node, also: tuple[str, ...]) -> None:
         """Sort `node` in, if it is an activation or may hide one."""
-        kind = _kind(node)
+        kind = kind_of(node)
         stem = kind.removesuffix("Backward")
         if (kind in _RELUS and _is_relu(node)) or _OTHERS.get(stem) in also:
             self.treated.append(node)
@@ -123,20 +123,21 @@ def _hides(node: Node, kind: str) -> str | None:
 def find_activations(score: Tensor, rule: BackwardRule) -> Activations:
     """Walk the graph of `score` and sort its activation nodes by what `rule` does with them."""
     found = Activations()
-    for node in _graph([score]):
+    for node in graph([score]):
         found.add(node, rule.also)
     return found
 
 
 def relu_after(edge: GradientEdge, outputs: Iterable[Tensor]) -> GradientEdge | None:
     """The result of the ReLU that `edge` goes straight into, in the graph of `outputs`; None where there is none."""
-    for node in _graph(outputs):
-        if _kind(node) in _RELUS and node.next_functions[0] == (edge.node, edge.output_nr) and _is_relu(node):
+    for node in graph(outputs):
+        if kind_of(node) in _RELUS and node.next_functions[0] == (edge.node, edge.output_nr) and _is_relu(node):
             return GradientEdge(node, 0)
     return None
 
 
-def _graph(outputs: Iterable[Tensor]) -> Iterator[Node]:
+def graph(outputs: Iterable[Tensor]) -> Iterator[Node]:
+    """The nodes of the autograd graph of `outputs`, each once."""
     stack = [output.grad_fn for output in outputs]
     seen = set(stack)  # keeps the nodes' Python objects alive
     while stack:
@@ -148,7 +149,8 @@ def _graph(outputs: Iterable[Tensor]) -> Iterator[Node]:
         stack.extend(fresh)
 
 
-def _kind(node: Node) -> str:
+def kind_of(node: Node) -> str:
+    """What a node is of: ``"ReluBackward"``."""
     return node.name().rsplit("::", 1)[-1].rstrip("0123456789")
 
 

@@ -26,7 +26,7 @@ class Activations(Method):
         """A."""
         return record.activation
 
-    def to_maps(self, values: Tensor, size: tuple[int, int]) -> Tensor:
+    def to_maps(self, values: Tensor, size: tuple[int, ...]) -> Tensor:
         """The mean over channels; without positions it is the same everywhere."""
-        grid = values if values.dim() == 4 else values.flatten(1)[:, :, None, None]
+        grid = values if values.dim() > 2 else values.reshape(*values.shape, *(1 for _ in size))
         return upsample(grid.mean(1), size)

@@ -61,16 +61,27 @@ class Method:
         """
         raise MethodError(f"{type(self).__name__} must override compute(record), here of {record!r}.")
 
-    def to_maps(self, values: Tensor, size: tuple[int, int]) -> Tensor:
-        """The maps ``(n, H, W)`` at the `size` of the input: bilinear, or the largest magnitude over the colours."""
-        return upsample(values if values.dim() == 3 else values.abs().amax(1), size)
+    def to_maps(self, values: Tensor, size: tuple[int, ...]) -> Tensor:
+        """The maps ``(n, *size)`` at the `size` of the input: bilinear, or the largest magnitude over the colours."""
+        return upsample(values if values.dim() == len(size) + 1 else values.abs().amax(1), size)
 
 
-def upsample(values: Tensor, size: tuple[int, int]) -> Tensor:
-    """Maps ``(n, h, w)`` at ``(H, W)``, bilinear with pixel centres aligned (``align_corners=False``)."""
-    if tuple(values.shape[-2:]) == tuple(size):
+_LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}  # by the number of sides
+
+
+def upsample(values: Tensor, size: tuple[int, ...]) -> Tensor:
+    """Maps ``(n, h, w)`` at ``(H, W)``, bilinear with pixel centres aligned (``align_corners=False``).
+
+    Of signals ``(n, l)``, linear; of videos and volumes ``(n, t, h, w)``, trilinear.
+    """
+    if tuple(values.shape[1:]) == tuple(size):
         return values
-    return F.interpolate(values[:, None].float(), size, mode="bilinear", align_corners=False)[:, 0]
+    return F.interpolate(values[:, None].float(), tuple(size), mode=_LINEAR[len(size)], align_corners=False)[:, 0]
+
+
+def cut(maps: Tensor, size: Sequence[int]) -> Tensor:
+    """Maps ``(n, ...)`` without what goes beyond `size`: the padding that a model adds right and below."""
+    return maps[(slice(None), *map(slice, size))]
 
 
 def as_tuple(names: str | Sequence[str]) -> tuple[str, ...]:

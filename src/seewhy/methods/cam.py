@@ -11,7 +11,7 @@ from torch import Tensor
 from ..engine.record import LayerRecord, Needs, Record
 from ..engine.rules import BackwardRule
 from ..errors import ModelError
-from .base import Method, as_tuple, upsample
+from .base import Method, as_tuple, cut, upsample
 from .registry import register
 
 
@@ -28,8 +28,8 @@ class GradCAM(Method):
 
     def compute(self, record: LayerRecord) -> Tensor:
         """Eq. 2."""
-        weights = record.gradient.mean((2, 3), keepdim=True)
-        return (weights * record.activation).sum(1).relu()
+        weights = record.gradient.flatten(2).mean(2)
+        return torch.einsum("nc,nc...->n...", weights, record.activation).relu()
 
 
 @register("guided_grad_cam")
@@ -54,8 +54,8 @@ class GuidedGradCAM(Method):
 
     def compute(self, record: LayerRecord) -> Tensor:
         """The product, colour by colour."""
-        heat = upsample(GradCAM().compute(record), (record.input.shape[-2], record.input.shape[-1]))
-        return record.input_gradient * heat[:, None]
+        heat = upsample(GradCAM().compute(record), record.sides)
+        return record.input_gradient * cut(heat, record.input.shape[2:])[:, None]
 
 
 @register("cam")
@@ -78,8 +78,8 @@ class CAM(Method):
     def compute(self, record: Record) -> Tensor:
         """Eq. 2, for any target that is linear in the scores."""
         head, gradient = record.head, record.output_gradient.double()
-        values = torch.einsum("nc,nchw->nhw", gradient @ head.weight.double(), head.activation.double())
-        expected = values.mean((1, 2)) + gradient @ head.bias.double()
+        values = torch.einsum("nc,nc...->n...", gradient @ head.weight.double(), head.activation.double())
+        expected = values.flatten(1).mean(1) + gradient @ head.bias.double()
         scale = (record.outputs.double().abs().amax(1) * gradient.abs().sum(1)).clamp(min=1e-12)
         worst = ((expected - record.scores).abs() / scale).max().item()
         if not worst <= max(1e-3, 8 * torch.finfo(head.activation.dtype).eps):

@@ -51,6 +51,7 @@ def view(
 
     Raises:
         MissingDependencyError: anywidget is not installed.
+        InputError: the model takes signals, videos or volumes.
         SeewhyError: in one of its kinds, when something given cannot be used, or the first map not computed.
 
     >>> import torch

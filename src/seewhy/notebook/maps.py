@@ -14,14 +14,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..errors import ImageIndexError, InputTypeError, SeewhyError, SeewhyWarning, TargetIndexError
+from ..cautions import true_classes
+from ..errors import ImageIndexError, InputError, InputTypeError, SeewhyError, SeewhyWarning, TargetIndexError
 from ..explainer import Explainer, Prediction
 from ..explanation import Explanation
 from ..images import gather
 from ..layers import find_layers
 from ..methods import Method
 from ..methods.make import make_methods
-from ..targets import ClassTarget, find_targets
+from ..scoring import find_targets
+from ..targets import Class
 
 KEPT = 32  # explanations
 
@@ -60,12 +62,17 @@ class Maps:
         if not isinstance(explainer, Explainer):
             hint = " Make one of the model: seewhy.Explainer(model)." if isinstance(explainer, torch.nn.Module) else ""
             raise InputTypeError(f"explainer must be a seewhy.Explainer, not {type(explainer).__name__}.{hint}")
+        if explainer._sides != 2:
+            raise InputError(
+                "The view shows images, and this model takes signals, videos or volumes: its first convolution is a "
+                f"Conv{explainer._sides}d. The explanations of explainer.explain() show themselves in a notebook."
+            )
         self.explainer = explainer
         self._images = one_by_one(images)
         self.titles = tuple(
             Path(source).name if source else f"image {i}" for i, source in enumerate(gather(self._images).sources)
         )
-        self._truth = explainer._true_classes(truth, len(self._images))
+        self._truth = true_classes(truth, len(self._images), explainer._about)
         self._methods: dict[str, Method] = {}
         self._heard: list[str] = []  # before the first map
         self.explain = functools.lru_cache(KEPT, typed=True)(self._explain)
@@ -98,13 +105,13 @@ class Maps:
 
     def index_of(self, target: Any) -> int:
         """The index of a class given by index or name."""
-        found = find_targets(target, 1, self.explainer._names)[0]
-        if not isinstance(found, ClassTarget) or found.index is None:
+        found = find_targets(target, 1, self.explainer._about)[0]
+        if not isinstance(found, Class) or not isinstance(found.cls, int):
             raise InputTypeError(f"A class of the view is an index or a name, not {target!r}.")
-        count = len(self.predictions(0))
-        if 0 < count <= found.index:
-            raise TargetIndexError(f"Target {found.index} is out of range: the model has {count} classes.")
-        return found.index
+        predicted = {one.index for one in self.predictions(0)}
+        if predicted == set(range(len(predicted))) and found.cls not in predicted and predicted:
+            raise TargetIndexError(f"Target {found.cls} is out of range: the model has {len(predicted)} classes.")
+        return found.cls
 
     def typed(self, text: str) -> int | str:
         """What was typed as a class: the name where a class is called so, else the index."""

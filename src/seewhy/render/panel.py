@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from . import colour
 from .overlay import overlay
+from .signal import Ticks, tint
 from .text import fit, fit_end, width_of
 from .tiles import columns_of, corners, tile
 
@@ -61,7 +62,8 @@ class Scale:
     """The colours of a picture: the table, the values at its ends, and what stands there if not the numbers.
 
     `end` is what the ends are, as in "99th percentile"; `beyond`: whether there are values beyond them, which have the
-    colours of the ends; `over`: whether the colours lie over a photo, fading out towards 0.
+    colours of the ends; `over`: whether the colours lie over a photo, fading out towards 0; `behind`: whether they lie
+    behind a curve, paler.
     """
 
     colormap: str
@@ -70,6 +72,7 @@ class Scale:
     end: str = "max"
     beyond: bool = False
     over: bool = False
+    behind: bool = False
     texts: tuple[str, ...] = ()
 
     def ticks(self) -> list[tuple[float, str]]:
@@ -89,6 +92,8 @@ class Scale:
         """The colours from low to high, uint8 (1, 256, 3); those that lie over a photo, over mid-grey."""
         span = self.low, self.high
         values = np.linspace(*span, 256)[None]
+        if self.behind:
+            return tint(values, limits=span)
         if self.over:
             return overlay(np.full((1, 256), colour.NEUTRAL, np.uint8), values, colormap=self.colormap, limits=span)
         return colour.colorize(values, self.colormap, span)
@@ -96,19 +101,24 @@ class Scale:
 
 @dataclass(frozen=True, kw_only=True)
 class Mark:
-    """A label on a tile: its corner (x, y) and the width that it may take, in pixels of the picture."""
+    """A label on a tile: its corner (x, y) and the width that it may take, in pixels of the picture.
+
+    One that makes sense as a `whole` only is left out where it has no room.
+    """
 
     label: Label
     x: float
     y: float
     width: float
+    whole: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class Picture:
     """Pixels uint8 (H, W, 3) with what is written above, below and on them; `heading` has up to three lines.
 
-    `columns` is how many tiles stand side by side in it, as a measure of the width that it needs.
+    `columns` is how many tiles stand side by side in it, as a measure of the width that it needs. `across` and `down`
+    are numbers to write below it and to its left, each at a pixel.
     """
 
     pixels: NDArray[np.uint8]
@@ -117,6 +127,8 @@ class Picture:
     scale: Scale | None = None
     marks: tuple[Mark, ...] = ()
     columns: int = 1
+    across: Ticks = ()
+    down: Ticks = ()
 
 
 def merge(pictures: Sequence[Picture]) -> Picture:
@@ -133,6 +145,8 @@ def merge(pictures: Sequence[Picture]) -> Picture:
         marks=tuple(marks),
         scale=_shared([p.scale for p in pictures]),
         columns=columns_of(len(pictures), height, width) * pictures[0].columns,
+        across=tuple((x + at, text) for x, y in places if y == 0 for at, text in pictures[0].across),
+        down=tuple((y + at, text) for x, y in places if x == 0 for at, text in pictures[0].down),
     )
 
 
@@ -164,9 +178,10 @@ def draw(ax: Axes, picture: Picture) -> None:
     ax.spines[:].set_visible(False)
     ax.grid(visible=False)
     ink, width = _ink(ax), _points(ax)[0]
+    _number(ax, picture, ink)
     heading = _heading(picture.heading, width)
     ax.set_title(heading, fontsize=TITLE, color=ink, loc="center", y=1.0, pad=5, linespacing=1.2, **PLAIN)
-    below = _bar(ax, picture.scale, ink) if picture.scale else ax
+    below = _bar(ax, picture, picture.scale, ink) if picture.scale else ax
     if picture.label:
         text, box = picture.label.lines(width - 6), _box(picture.label.right)
         colour = {None: ink, True: "black", False: "white"}[picture.label.right]
@@ -175,6 +190,30 @@ def draw(ax: Axes, picture: Picture) -> None:
         below.set_xlabel(text, color=colour, bbox=box, **style, **PLAIN)
     for mark in picture.marks:
         _mark(ax, mark, picture.pixels.shape[1])
+
+
+def _number(ax: Axes, picture: Picture, ink: str) -> None:
+    """Write the numbers below and beside the picture, those that have room."""
+    height, width = picture.pixels.shape[:2]
+    across = _with_room(picture.across, _drawn_width(ax) / width, lambda text: width_of(text, TICK) + GAP)
+    down = _with_room(picture.down, _points(ax)[1] / height, lambda _: TICK * 0.8)
+    plain: dict[str, Any] = {"fontsize": TICK, "color": ink, **PLAIN}
+    ax.set_xticks([at for at, _ in across], labels=[text for _, text in across], **plain)
+    ax.set_yticks([at for at, _ in down], labels=[text for _, text in down], **plain)
+    ax.tick_params(axis="x", length=2, width=0.4, color="#888888", pad=1, bottom=True, labelbottom=True, top=False)
+    ax.tick_params(axis="y", length=0, pad=GAP, labelleft=True, labelright=False)
+    if across and across[0][0] < width_of(across[0][1], TICK) / 2 * width / _drawn_width(ax):
+        first: Any = ax.get_xticklabels()[0]
+        first.set_ha("left")
+
+
+def _with_room(ticks: Ticks, points: float, room: Callable[[str], float]) -> Ticks:
+    """The ticks that do not come too near to the last kept one, at so many points a pixel."""
+    kept: list[tuple[float, str]] = []
+    for at, text in ticks:
+        if not kept or (at - kept[-1][0]) * points >= room(kept[-1][1]) + room(text) / 2:
+            kept.append((at, text))
+    return tuple(kept)
 
 
 def _heading(lines: tuple[str, ...], width: float) -> str:
@@ -187,7 +226,7 @@ def _box(right: bool | None) -> dict[str, Any] | None:
 
 def _mark(ax: Axes, mark: Mark, pixels: int) -> None:
     room = _drawn_width(ax) * mark.width / pixels
-    if room < 30:  # points: too narrow to say anything
+    if room < 30 or (mark.whole and width_of(mark.label.name, 7) > room - 12):  # points: too narrow to say anything
         return
     label, value = mark.label, f" {mark.label.value}" if mark.label.value and room > 80 else ""
     text = fit(label.name, room - 12 - width_of(value, 7), 7, lines=1) + value
@@ -203,10 +242,11 @@ def _mark(ax: Axes, mark: Mark, pixels: int) -> None:
     ax.annotate(text, fontsize=7, color=colour, bbox=box, gid=OURS, **place, **PLAIN)
 
 
-def _bar(ax: Axes, scale: Scale, ink: str) -> Axes:
+def _bar(ax: Axes, picture: Picture, scale: Scale, ink: str) -> Axes:
     """A thin colour bar below the picture, as wide as it; returns its axes."""
     height = _points(ax)[1]
-    bar: Axes = ax.inset_axes((0, -(BAR_GAP + BAR) / height, 1, BAR / height), gid=OURS)
+    gap = BAR_GAP + (TICKS if picture.across else 0)
+    bar: Axes = ax.inset_axes((0, -(gap + BAR) / height, 1, BAR / height), gid=OURS)
     high = scale.high if scale.high > scale.low else scale.low + 1
     bar.imshow(scale.bar(), extent=(scale.low, high, 0, 1), aspect="auto")
     values, texts = zip(*_fitting(scale.ticks(), _drawn_width(ax)), strict=True)
@@ -272,17 +312,19 @@ def grid(rows: Sequence[Sequence[Picture]], *, widest: float | None = None, show
     to be displayed, and otherwise one of its own that nobody else sees.
     """
     rows = _one_bar(rows)
-    across, down = widest or float(np.clip(26 / len(rows[0]), NARROWEST, 2.2)), 8.0
+    wide = 2.2 * min(2, max(p.columns for p in rows[0]))
+    across, down = widest or float(np.clip(26 / len(rows[0]), NARROWEST, wide)), 8.0
     height, width = _size(rows[0][0], across, down)
     column = max(width, NARROWEST)
     lines = max(len(p.heading) for p in rows[0])
     above = MARGIN + (lines * TITLE * 1.2 + 6) / 72
     steps = [height + max(_below(p, column * 72) for p in row) / 72 for row in rows]
-    total = len(rows[0]) * (column + BETWEEN) - BETWEEN + 2 * MARGIN, above + sum(steps) + MARGIN
+    rights = _rights(rows, column)
+    total = rights[-1] + MARGIN, above + sum(steps) + MARGIN
     figure = _figure(total, shown)
     axes = np.empty((len(rows), len(rows[0])), dtype=object)
     for i, j in np.ndindex(*axes.shape):
-        left, bottom = MARGIN + j * (column + BETWEEN), total[1] - above - sum(steps[:i]) - height
+        left, bottom = rights[j] - column, total[1] - above - sum(steps[:i]) - height
         place = left / total[0], bottom / total[1], column / total[0], height / total[1]
         axes[i, j] = ax = figure.add_axes(place)
         # One line is set at the height of the first of two.
@@ -292,10 +334,20 @@ def grid(rows: Sequence[Sequence[Picture]], *, widest: float | None = None, show
 
 
 def _one_bar(rows: Sequence[Sequence[Picture]]) -> list[list[Picture]]:
-    """The rows with one colour bar at the foot of each column that has one scale."""
+    """The rows with one colour bar at the foot of each column that has one scale, and the numbers below it there."""
     same = [len({row[j].scale for row in rows}) == 1 for j in range(len(rows[0]))]
-    above = [[replace(p, scale=None) if one else p for p, one in zip(row, same, strict=True)] for row in rows[:-1]]
+    above = [
+        [replace(p, scale=None if one else p.scale, across=()) for p, one in zip(row, same, strict=True)]
+        for row in rows[:-1]
+    ]
     return [*above, list(rows[-1])]
+
+
+def _rights(rows: Sequence[Sequence[Picture]], column: float) -> list[float]:
+    """Where each column of pictures ends, in inches, when its numbers have room to its left."""
+    numbers = [max(_beside(row[j]) for row in rows) / 72 for j in range(len(rows[0]))]
+    steps = [MARGIN + column, *[BETWEEN + column] * (len(numbers) - 1)]
+    return [float(right) for right in np.cumsum(np.add(steps, numbers))]
 
 
 def _size(picture: Picture, across: float, down: float) -> tuple[float, float]:
@@ -307,11 +359,16 @@ def _size(picture: Picture, across: float, down: float) -> tuple[float, float]:
 
 def _below(picture: Picture, width: float) -> float:
     """The points that bar and label take below the picture."""
-    bar = BAR_GAP + BAR + TICKS if picture.scale else 2.0
+    bar = (BAR_GAP + BAR + TICKS if picture.scale else 2.0) + (TICKS if picture.across else 0)
     if not picture.label:
         return bar + 4
     lines = picture.label.lines(width - 6).count("\n") + 1
     return bar + lines * SMALL * LINE + (14 if picture.label.right is not None else 8)
+
+
+def _beside(picture: Picture) -> float:
+    """The points that the numbers to the left of the picture take."""
+    return max((width_of(text, TICK) + 2 * GAP for _, text in picture.down), default=0.0)
 
 
 def _figure(size: tuple[float, float], shown: bool) -> Figure:

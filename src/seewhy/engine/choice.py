@@ -1,0 +1,64 @@
+"""The layer that is chosen where none is named, remembered from call to call."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..errors import GradientError, LayerError
+from ..layers import Layer, find_layers
+from ..scoring import Scoring
+from .passes import Measured, Request, measure
+
+
+class Choice:
+    """Runs the passes over `model`, and remembers which layer was chosen for which input and kind of target."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model = model
+        self._chosen: dict[Any, str] = {}
+
+    def measure(self, request: Request, batch: Tensor, scoring: Scoring) -> Measured:
+        """The passes for one chunk, at the layers asked for or the one remembered or chosen."""
+        if not any(needs.layer for needs in request.needs):
+            measured = measure(self._model, batch, replace(request, layers=()), scoring)
+            _check_cam_layer(request.layers, measured)
+            return measured
+        if request.layers:
+            return measure(self._model, batch, request, scoring)
+        return self._measure_chosen(request, batch, scoring)
+
+    def _measure_chosen(self, request: Request, batch: Tensor, scoring: Scoring) -> Measured:
+        kind = (tuple(batch.shape[1:]), any(needs.gradient for needs in request.needs), scoring.kind)
+        before: Measured | None = None
+        if kind in self._chosen:
+            remembered = tuple(find_layers(self._model, self._chosen[kind]))
+            with suppress(GradientError, LayerError):  # it did not run, or nothing leads there this time
+                before = measure(self._model, batch, replace(request, layers=remembered), scoring)
+        if before and self._chosen[kind] not in before.dead:
+            return before
+        try:
+            measured = measure(self._model, batch, replace(request, choose=True), scoring)
+        except GradientError:
+            if before is None:
+                raise
+            return before  # these images have no gradient at any layer
+        self._chosen[kind] = measured.layers[0].label
+        return measured
+
+
+def _check_cam_layer(layers: tuple[Layer, ...], measured: Measured) -> None:
+    """CAM has one layer, which is found; asking for another is a mistake to be told."""
+    if (
+        measured.head
+        and layers
+        and not any(measured.head.layer in (layer.label, f"{layer.label}+relu") for layer in layers)
+    ):
+        asked = ", ".join(repr(layer.label) for layer in layers)
+        raise LayerError(
+            f"CAM is defined at {measured.head.layer!r} of this model only, not at {asked}. "
+            "Leave layer out, or use 'grad_cam'."
+        )
