@@ -43,7 +43,7 @@ def test_the_readmes_commands_are_those_that_ci_runs():
     lines = (ROOT / "README.md").read_text().splitlines()
     assert 'pip install ".[demo]" && seewhy explain' in lines
     found = [line for line in lines if line.startswith("pip install -e")]
-    assert found == ['pip install -e ".[test]" && pytest']
+    assert found == ['pip install -e ".[test]" && pytest -n 2']
     assert "grep -m 1 '^pip install -e' README.md" in (ROOT / ".ci" / "run").read_text()
 
 

@@ -290,6 +290,19 @@ def test_a_name_changes_nothing_that_is_certain(name, channels):
     assert np.array_equal(plain.values, named.values)
 
 
+def test_as_many_tokens_as_rows_are_of_a_grid_if_the_user_says_so():
+    model = nn.Sequential(nn.Unfold(4, stride=4), Turned(), nn.Linear(48, 8), nn.LayerNorm(8), Sum())
+    images = torch.rand(2, 3, 16, 16)
+    assert {info.layout for info in Explainer(model).layers(images)} == {"-"}
+    found = Explainer(model, layout="tokens").explain(images, "activations", layer="3")
+    assert found.values.shape == (2, 8, 4, 4)
+
+
+class Turned(nn.Module):
+    def forward(self, x):
+        return x.transpose(1, 2)
+
+
 def test_a_name_needs_a_likely_grid():
     model = nn.Sequential(nn.Flatten(), nn.Linear(192, 60), nn.Unflatten(1, (12, 5, 1)), nn.Flatten(), nn.Linear(60, 2))
     for name in ("NCHW", "NHWC"):

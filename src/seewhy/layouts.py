@@ -171,7 +171,7 @@ class Layouts:
         if name == TOKENS and self._tokens_first and count == self._batch:
             return None
         self._sequences.add(count)
-        found = self._of_tokens(count, shape[2], normed=True)
+        found = self._of_tokens(count, shape[2], normed=True, said=True)
         return found and replace(found, name=name)
 
     def _picked(self, given: Callable[[Tensor], Tensor | None], output: Tensor) -> Layout | None:
@@ -304,11 +304,11 @@ class Layouts:
             )
         return self._of_tokens(count, width, normed=normed)
 
-    def _of_tokens(self, count: int, width: int, *, normed: bool) -> Layout | None:
-        """Tokens of this width of a grid; of one whose channels were as many, if several fit."""
+    def _of_tokens(self, count: int, width: int, *, normed: bool, said: bool = False) -> Layout | None:
+        """Tokens of this width of a grid; of one whose channels were as many, if several fit. `said`: by the user."""
         grids = list(self._grids)
         if normed:
-            grids = grids or self._by_aspect(count)
+            grids = grids or self._by_aspect(count, said)
             grids += [half for grid in grids if not self._holds(grid, width) for half in _merged(grid, count)]
         most = _MOST_PREFIX_TOKENS if normed else 1
         fits = [(count - p, grid) for grid in grids for p in [math.prod(grid)] if 0 <= count - p <= min(most, p)]
@@ -333,8 +333,11 @@ class Layouts:
         areas = {grid: self._size[0] // grid[0] * (self._size[1] // grid[1]) for grid in self._by_aspect(count)}
         return [grid for grid, area in areas.items() if math.prod(grid) == count and not numbers % area]
 
-    def _by_aspect(self, count: int) -> list[Grid]:
-        """Grids of the input's aspect, for patch embeddings that are no convolution."""
+    def _by_aspect(self, count: int, said: bool = False) -> list[Grid]:
+        """Grids of the input's aspect, for patch embeddings that are no convolution.
+
+        As many tokens as the input has rows or columns may be those, unless they are `said` to be of a grid.
+        """
         if self._sides == 1:
             return [
                 (count - prefix,) for prefix in (0, 1, 2) if count > prefix and not self._size[0] % (count - prefix)
@@ -345,7 +348,7 @@ class Layouts:
         for prefix in (0, 1, 2):
             for h in range(1, count - prefix + 1):
                 w, rest = divmod(count - prefix, h)
-                if rest == 0 and h * width == w * height and h * w not in self._size:  # else perhaps rows or columns
+                if rest == 0 and h * width == w * height and (said or h * w not in self._size):
                     return [(h, w)]
         return []
 

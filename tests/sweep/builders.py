@@ -18,14 +18,14 @@ _SIDES = {
     "googlenet": (128, 160),
     "vit_b_16": (128, 128),
     "vit_b_32": (128, 128),
-    "maxvit_t": (128, 128),
+    "maxvit_t": (224, 224),
 }
 _OPTIONS: dict[str, dict[str, Any]] = {
     "googlenet": {"aux_logits": False, "init_weights": False},
     "inception_v3": {"aux_logits": False, "init_weights": False},
     "vit_b_16": {"image_size": 128},
     "vit_b_32": {"image_size": 128},
-    "maxvit_t": {"input_size": (128, 128)},
+    "maxvit_t": {"input_size": (224, 224)},
 }
 
 
@@ -85,9 +85,9 @@ def detectors() -> list[Net]:
 
 
 _VIDEO = {
-    "r3d_18": (16, 64, 96),
-    "mc3_18": (16, 64, 96),
-    "r2plus1d_18": (16, 64, 96),
+    "r3d_18": (16, 48, 64),
+    "mc3_18": (16, 48, 64),
+    "r2plus1d_18": (16, 48, 64),
     "s3d": (16, 224, 224),
     "swin3d_t": (8, 64, 96),
 }

@@ -78,7 +78,7 @@ def _examine(net: Net, model: nn.Module, verdict: Verdict) -> None:
                 break
             saliency, cam = explainer.explain(images, ["saliency", "grad_cam"], target=target).values()
         _check_maps(images, saliency, cam)
-        _check_singles(explainer, images, saliency, cam)
+        _check_singles(model, images, saliency, cam)
         verdict.layout = next(i.layout for i in explainer.layers(images[:1]) if i.name == cam.layer)
         _check_places(net, explainer, verdict)
 
@@ -93,10 +93,11 @@ def _check_maps(images: Tensor, saliency: Explanation, cam: Explanation) -> None
     assert np.prod(cam.values.shape[1:]) > 1, f"one position only: {cam.values.shape}"
 
 
-def _check_singles(explainer: Explainer, images: Tensor, saliency: Explanation, cam: Explanation) -> None:
+def _check_singles(model: nn.Module, images: Tensor, saliency: Explanation, cam: Explanation) -> None:
+    """Each image by itself, to an explainer that has chosen no layer yet."""
     for index in range(len(images)):
         target = None if saliency.targets.min() < 0 else int(saliency.targets[index])
-        single = explainer.explain(images[index : index + 1], ["saliency", "grad_cam"], target=target)
+        single = Explainer(model).explain(images[index : index + 1], ["saliency", "grad_cam"], target=target)
         for batch, alone in ((saliency, single["saliency"]), (cam, single["grad_cam"])):
             assert alone.layer == batch.layer, f"{alone.layer} for image {index} alone, {batch.layer} in the batch"
             error = np.abs(batch.values[index] - alone.values[0]).max()
@@ -126,6 +127,7 @@ def _look_at_places(net: Net, explainer: Explainer, verdict: Verdict, rounds: in
     evidence = np.mean([np.log(c + 1e-12 * c.max() + 1e-300) for c in changes], 0)
     verdict.locality = locality(evidence, places)
     wrong = {name: locality(other, places) for name, other in scrambles(evidence)}
+    wrong = {name: found for name, found in wrong.items() if not (net.off_centre and name.endswith("token off"))}
     verdict.scramble = max(wrong, key=lambda name: wrong[name])
     verdict.next_best = wrong[verdict.scramble]
 
@@ -150,7 +152,7 @@ def _around(centre: float, side: int) -> slice:
 
 
 def locality(changes: np.ndarray, places: np.ndarray) -> float:
-    """How well a layer's `changes` ``(K, *grid)``, as logarithms, fall off with the distance from `places` ``(K, sides)``.
+    """How well a layer's `changes` ``(K, *grid)``, in logarithms, fall off with distance from `places` ``(K, sides)``.
 
     Minus the correlation of the two, once what all places and all positions have in common is taken off:
     global mixing and positions that are sensitive to everything then say nothing.

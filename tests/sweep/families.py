@@ -38,7 +38,7 @@ FAMILIES = {
     "crossvit": Small("crossvit_tiny_240"),
     "cspnet": Small("cs3darknet_focus_s"),
     "cspnext": Small("cspnext_tiny"),
-    "csatv2": Small("csatv2"),
+    "csatv2": Small("csatv2", sides=(256, 320)),
     "davit": Small("davit_tiny"),
     "deit": Small("deit_tiny_patch16_224", sized=True),
     "densenet": Small("densenet121"),
@@ -84,7 +84,7 @@ FAMILIES = {
     "nextvit": Small("nextvit_small"),
     "nfnet": Small("nf_regnet_b0"),
     "pit": Small("pit_ti_224", sized=True),
-    "pnasnet": Small("pnasnet5large", sides=(96, 128)),
+    "pnasnet": Small("pnasnet5large"),
     "pvt_v2": Small("pvt_v2_b0"),
     "rdnet": Small("rdnet_tiny"),
     "regnet": Small("regnetx_002"),
@@ -138,7 +138,7 @@ def _net(family: str) -> Net:
     if family == "convmixer":  # 32 layers, the least there are, leave of no place anything that could be told
         return Net(SOURCE, "convmixer: of 6 layers", partial(ConvMixer, 256, 6, kernel_size=7, patch_size=7))
     small = FAMILIES.get(family) or smallest(family)
-    return Net(SOURCE, f"{family}: {small.name}", small.build, small.sides)
+    return Net(SOURCE, f"{family}: {small.name}", small.build, small.sides, off_centre=family == "levit")
 
 
 def smallest(family: str) -> Small:

@@ -14,13 +14,18 @@ from torch.nn import functional as F
 
 @dataclass(frozen=True)
 class Net:
-    """One network: where it is from, how it is built, and the sides and channels of its input."""
+    """One network: where it is from, how it is built, and the sides and channels of its input.
+
+    Attributes:
+        off_centre: it halves its grid by leaving out every other position, so that the rest lie up to a cell off.
+    """
 
     source: str
     name: str
     build: Callable[[], nn.Module]
     sides: tuple[int, ...] = (128, 160)
     channels: int = 3
+    off_centre: bool = False
 
     def model(self) -> nn.Module:
         """The network in float64 and eval mode, with seeded weights."""
