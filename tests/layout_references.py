@@ -132,6 +132,14 @@ def swin_v2(size: Grid) -> nn.Module:
     )  # fmt: skip
 
 
+def swin_of_tokens(size: Grid) -> nn.Module:
+    """The Swin of transformers, which has tokens where torchvision's has channels last; a linear layer merges them."""
+    config = transformers.SwinConfig(
+        image_size=size, patch_size=4, embed_dim=12, depths=[2, 2], num_heads=[1, 2], window_size=4, num_labels=CLASSES
+    )
+    return transformers.SwinForImageClassification(config)
+
+
 def maxvit(size: Grid) -> nn.Module:
     return MaxVit((size[0], size[1]), 8, 4, [8, 16], [1, 2], 4, 0.0, num_classes=CLASSES)
 
@@ -280,6 +288,16 @@ CASES: dict[str, Case] = {
             Spot("permute", (8, 8), as_it_is),
         ],
         "permute", cam=("permute", "head"),
+    ),
+    "Swin, transformers": Case(
+        swin_of_tokens, IMAGES,
+        [
+            Spot("swin.embeddings.norm", (4, 4), tokens(0)),
+            Spot("swin.encoder.layers.0.blocks.1", (4, 4), tokens(0)),
+            Spot("swin.encoder.layers.1.blocks.0", (8, 8), tokens(0)),
+            Spot("swin", (8, 8), tokens(0)),
+        ],
+        "swin",
     ),
     "MaxViT": Case(
         maxvit, [(64, 64)],
@@ -431,13 +449,13 @@ def grid_of(size: Grid, spot: Spot) -> Grid:
 
 
 def kept(net: nn.Module, layer: str, image: Tensor) -> tuple[Tensor, Tensor]:
-    """What the layer gave for one image (1, C, ...), and the scores that followed, of the graph that starts there."""
+    """What the layer gave for one image (1, C, ...), and the scores that followed."""
     outputs: list[Tensor] = []
 
     def keep(module: nn.Module, args: Any, output: Any) -> Any:
         first = output if isinstance(output, Tensor) else output[0]
-        outputs.append(first.detach().clone().requires_grad_())
-        goes_on = outputs[0].clone()  # what follows may change it in place
+        outputs.append(first)  # itself: the layer may have read it already, as a pooler inside it does
+        goes_on = first.clone()  # what follows may change it in place
         if isinstance(output, transformers.utils.ModelOutput):
             return type(output)(**{**output, "last_hidden_state": goes_on})
         return goes_on if isinstance(output, Tensor) else (goes_on, *output[1:])

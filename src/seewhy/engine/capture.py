@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import threading
 import weakref
 from collections import Counter
@@ -17,7 +18,7 @@ from torch.utils.hooks import RemovableHandle
 
 from ..errors import LayerError, LayerNotRunError, close_matches
 from ..layers import Layer, LayerInfo, tensors, unfit, with_first_tensor
-from ..layouts import TELLING, Given, Layout, Layouts
+from ..layouts import FIRST, TELLING, Given, Layout, Layouts
 from .head import HeadFinder
 from .rules import relu_after
 
@@ -112,6 +113,8 @@ class Observer:
         layout: what the user says of layouts.
         follows: whether layers must depend on `batch`, which then requires grad, as far as autograd can follow.
         strict: whether layers that it cannot follow are refused too, for the model has other inputs.
+        restarts: whether the graph starts anew where grids shrink, and the candidates with it: the deepest are asked
+            first, and what was before them need not be kept.
     """
 
     def __init__(
@@ -127,15 +130,18 @@ class Observer:
         layout: Given = None,
         follows: bool = False,
         strict: bool = False,
+        restarts: bool = False,
     ) -> None:
         self._gradients, self._choose, self._wanted = gradients, choose, wanted
-        self._follows, self._strict = follows, strict
+        self._follows, self._strict, self._restarts = follows, strict, restarts
+        self.restarted = False  # whether layers may have been missed by that
         self._everything = everything or choose or head
         self._limit = _CHEAP_COPY * batch.numel()
         self._names = {module: name for name, module in model.named_modules() if name}
         tokens_first = any(vars(module).get("batch_first", True) is False for module in self._names)
         self._layouts = Layouts(batch.shape[0], tuple(batch.shape[2:]), tokens_first=tokens_first, given=layout)
         self._model = model
+        self._kept: set[int] | None = None  # which tensors are the model's own
         self._handles: list[RemovableHandle] = []
         self._thread: int | None = threading.get_ident()  # whose calls are recorded; None when recording is over
         self._off = False  # whether the model switched autograd off
@@ -257,6 +263,11 @@ class Observer:
     def _consider(self, call: Call, args: Any, output: Tensor, layout: Layout | None) -> Tensor:
         """Keep a candidate as cheaply as can be: there are hundreds, and one of them will be chosen."""
         goes_on, edge = output, None
+        if self._restarts and output.requires_grad and self._shrinks(call.module, args, layout):
+            output = output.detach()
+            self._candidates.clear()
+            self._went_on.clear()
+            self.restarted = True
         if self._gradients and output.requires_grad:
             edge = get_gradient_edge(output)
         elif self._gradients:
@@ -266,6 +277,15 @@ class Observer:
         value, version = (output.detach().clone(), None) if copied else (output, output._version)
         self._candidates.append((call, Captured(call.name, layout, edge, value, version)))
         return goes_on
+
+    def _shrinks(self, module: nn.Module, args: Any, layout: Layout | None) -> bool:
+        """Whether a module without others inside has a coarser grid than what it got, or than the one before it."""
+        if layout is None or next(module.children(), None) is not None:
+            return False
+        before = [math.prod(captured.layout.grid) for _, captured in self._candidates[-1:] if captured.layout]
+        if isinstance(args[0] if args else None, Tensor) and layout.name in FIRST.values():
+            before.append(math.prod(args[0].shape[2:]))
+        return any(positions > math.prod(layout.grid) for positions in before)
 
     def _branch(self, call: Call, args: Any, output: Tensor) -> tuple[Tensor, GradientEdge, GradientEdge]:
         """What the model goes on with, where the gradient of the output is, and where that of this branch of it is.
@@ -280,8 +300,11 @@ class Observer:
 
     def _is_the_models(self, output: Tensor) -> bool:
         """Whether a module returned a parameter or buffer."""
-        kept = itertools.chain(self._model.parameters(), self._model.buffers())
-        return not output.requires_grad and any(output is tensor for tensor in kept)
+        if output.requires_grad:
+            return False
+        if self._kept is None:
+            self._kept = {id(tensor) for tensor in itertools.chain(self._model.parameters(), self._model.buffers())}
+        return id(output) in self._kept
 
     def finish(self) -> None:
         """End the recording when the forward pass is over, and check that each wanted layer ran as named."""

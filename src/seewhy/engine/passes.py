@@ -35,6 +35,7 @@ class Request:
         choose: whether a layer must be chosen.
         everything: whether every module is to be watched, for the list of layers.
         layout: what the user says of layouts.
+        restarts: whether, where a layer must be chosen, the graph may start anew at each coarser grid.
         inputs: what the model is called with besides the batch, and where that goes.
     """
 
@@ -43,6 +44,7 @@ class Request:
     choose: bool = False
     everything: bool = False
     layout: Given = None
+    restarts: bool = True
     inputs: ModelInputs = field(default_factory=ModelInputs)
 
     @property
@@ -178,6 +180,7 @@ def measure(model: nn.Module, batch: Tensor, request: Request, scoring: Scoring)
         layout=request.layout,
         follows=follows,
         strict=request.inputs.extra,
+        restarts=request.restarts and request.choose and not (request.rules or follows),
     )
     found = Measured(batch.detach().clone().requires_grad_(bool(request.rules) or follows), observer)
     with observer:
@@ -189,6 +192,8 @@ def measure(model: nn.Module, batch: Tensor, request: Request, scoring: Scoring)
             layer.step_past_relu(tensors(raw))
         if any(needs.score for needs in request.needs):
             _measure_scores(found, model, request, scoring.read(raw, tuple(found.input.shape[2:])))
+            if request.choose and not found.layers:  # the graph had started anew behind the layer
+                return measure(model, batch, replace(request, restarts=False), scoring)
         elif request.choose:
             found.layers = [_last(found.observer.candidates)]
         if observer.head and found.selected:
@@ -259,12 +264,17 @@ class _Backward:
             raise LayerError(_NO_CANDIDATE)
         refuse_unsound(self._scores)
         straighten(self._scores)
+        if found.observer.restarted and not self._scores.requires_grad:
+            return
         if not self._scores.requires_grad and self._source.differentiable:
             raise GradientError(CONSTANT_TARGET)
         if not self._scores.requires_grad:
             raise GradientError(self._explain("The score does not depend on the input"))
         if request.choose:
-            found.layers = [self._choose()]
+            chosen = self._choose()
+            if chosen is None:
+                return
+            found.layers = [chosen]
         others = [rule for rule in request.rules if rule != PLAIN]
         layers = found.layers if any(needs.gradient for needs in request.needs) else []
         self._plain(layers, wants_input=PLAIN in request.rules, retain=bool(others))
@@ -316,8 +326,11 @@ class _Backward:
         after = layer.label if layer else None
         return f"{what}: {where_gradient_ends(self._model, self._found.input, after, self._request.inputs)}"
 
-    def _choose(self) -> Captured:
-        """The last candidate in execution order with a gradient at its positions, asked from the deepest up."""
+    def _choose(self) -> Captured | None:
+        """The last candidate in execution order with a gradient at its positions, asked from the deepest up.
+
+        None where an earlier one is needed, and the graph does not reach back to these.
+        """
         remaining, look = list(self._found.observer.candidates), _FIRST_LOOK
         second_best, why = None, self._found.why
         while remaining:
@@ -332,6 +345,8 @@ class _Backward:
                         return layer
                     why[layer.label] = "the answer itself"
                     second_best = second_best or layer
+        if self._found.observer.restarted:
+            return None
         if second_best:
             return second_best
         raise GradientError(self._explain("No gradient of the score arrives at any layer with positions"))

@@ -1,0 +1,108 @@
+"""The automatic layer: the same values as when it is named, wherever the graph started."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from seewhy import Explainer
+from seewhy.testing import small_cnn, unchanged
+
+
+def images(count=2):
+    return torch.rand(count, 3, 32, 48, generator=torch.Generator().manual_seed(3)).double()
+
+
+class Net(nn.Module):
+    def __init__(self, forward):
+        super().__init__()
+        torch.manual_seed(1)
+        self.a, self.b, self.c = nn.Conv2d(3, 6, 3, 2, 1), nn.Conv2d(6, 6, 3, 2, 1), nn.Conv2d(6, 6, 3, 2, 1)
+        self.d, self.e = nn.Conv2d(6, 6, 3, padding=1), nn.Conv2d(6, 6, 1, 2)
+        self.act, self.head = nn.Tanh(), nn.Linear(6, 4)
+        self._run, self.runs = forward, 0
+        self.double()
+
+    def forward(self, x):
+        self.runs += 1
+        return self._run(self, x)
+
+
+def residual(net, x):
+    x = torch.tanh(net.b(net.act(net.a(x))))
+    return net.head(torch.tanh(net.c(x) + net.e(x)).mean((2, 3)))
+
+
+def down_up_and_down(net, x):
+    fine = net.act(net.a(x))
+    coarse = torch.tanh(net.b(fine))
+    fine = fine + F.interpolate(coarse, fine.shape[2:])
+    return net.head(net.d(torch.tanh(coarse + net.e(fine))).mean((2, 3)))
+
+
+def up_at_the_end(net, x):
+    fine = net.act(net.a(x))
+    return net.head(net.d(fine + F.interpolate(torch.tanh(net.b(fine)), fine.shape[2:])).mean((2, 3)))
+
+
+def unused_branch(net, x):
+    fine = net.d(net.act(net.a(x)))
+    net.c(net.b(fine))
+    return net.head(torch.tanh(fine).mean((2, 3)))
+
+
+def unused_in_part(net, x):
+    coarse = net.b(net.act(net.a(x)))
+    late = net.c(coarse)
+    return net.head(torch.tanh(coarse).mean((2, 3)) + 0 * late.detach().mean((2, 3)))
+
+
+@pytest.mark.parametrize(
+    ("forward", "layer", "runs"),
+    [(residual, "e", 1), (down_up_and_down, "d", 1), (up_at_the_end, "d", 1), (unused_branch, "d", 2),
+     (unused_in_part, "b", 2)],
+)  # fmt: skip
+def test_the_chosen_layer_gives_what_it_gives_when_it_is_named(forward, layer, runs):
+    net = Net(forward).eval()
+    with torch.no_grad():
+        target = 1 + net(images())[:, 1:].argmax(1)
+    net.runs = 0
+    found = Explainer(net).explain(images(), ["grad_cam"], target=target)
+    assert net.runs == runs
+    assert list(found) == [("grad_cam", layer)]
+    named = Explainer(net).explain(images(), ["grad_cam", "saliency"], target=target, layer=layer)
+    assert named["grad_cam"].values.any()
+    np.testing.assert_allclose(found["grad_cam"].values, named["grad_cam"].values, rtol=1e-6)
+    both = Explainer(net).explain(images(), ["grad_cam", "saliency"], target=target)
+    np.testing.assert_allclose(both["grad_cam"].values, named["grad_cam"].values, rtol=1e-6)
+    np.testing.assert_allclose(both["saliency"].values, named["saliency"].values, rtol=1e-6)
+
+
+def test_a_second_call_runs_once_and_a_layer_without_gradient_is_chosen_again():
+    net = Net(unused_branch).eval()
+    explainer = Explainer(net)
+    first = explainer.explain(images(), target=1)
+    net.runs = 0
+    with unchanged(net.head):
+        second = explainer.explain(images(), target=1)
+    assert net.runs == 1
+    np.testing.assert_array_equal(first.values, second.values)
+
+
+def test_an_explained_layer_of_a_checkpoint_is_the_same_where_the_graph_starts_inside():
+    from torch.utils.checkpoint import checkpoint
+
+    class Checked(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = small_cnn()
+
+        def forward(self, x):
+            return checkpoint(self.net, x, use_reentrant=False)
+
+    x = images().float()
+    found = Explainer(Checked()).explain(x, "grad_cam", target=4)
+    expected = Explainer(small_cnn()).explain(x, "grad_cam", target=4)
+    assert found.layer == f"net.{expected.layer}"
+    np.testing.assert_allclose(found.values, expected.values, rtol=1e-5)
