@@ -33,9 +33,10 @@ from .errors import (
 )
 from .explanation import Explanation
 from .explanations import Explanations
+from .given import Given, check_given
 from .images import Images, gather, resolve_preprocessing
 from .layers import LayerTable, find_layers, unwrap
-from .layouts import Given, check_given, first_convolution
+from .layouts import first_convolution
 from .methods import Method
 from .methods.make import make_methods
 from .outputs import KINDS, ranked, read_outputs

@@ -9,7 +9,8 @@ from typing import Any, SupportsIndex, overload
 from torch import Tensor, nn
 
 from .errors import InputTypeError, LayerError, UnknownNameError, close_matches
-from .layouts import FIRST, Layout
+from .given import FIRST
+from .layouts import Layout
 
 _RESAMPLING = (
     nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d,

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
-from .errors import InputError, InputTypeError, LayerError, close_matches
+from .errors import LayerError
+from .given import FIRST, LAST, SIDES, TOKENS, TOKENS_FIRST, Given, picked
 
 _CHANNELS_FIRST_OF = {
     1: (nn.Conv1d, nn.ConvTranspose1d, nn.BatchNorm1d, nn.InstanceNorm1d, nn.MaxPool1d, nn.AvgPool1d, nn.LPPool1d,
@@ -22,14 +23,9 @@ _CHANNELS_FIRST_OF = {
 }  # fmt: skip
 # Whose output tells grids and layouts to those after them.
 TELLING = (*(kind for kinds in _CHANNELS_FIRST_OF.values() for kind in kinds), nn.LayerNorm, nn.Linear)
-FIRST, LAST = {1: "NCL", 2: "NCHW", 3: "NCTHW"}, {2: "NHWC", 3: "NTHWC"}  # by the number of the input's sides
-TOKENS, TOKENS_FIRST = "tokens", "tokens first"
-NAMES = (*FIRST.values(), *LAST.values(), TOKENS, TOKENS_FIRST)
-_SIDES = {1: "l", 2: "h, w", 3: "t, h, w"}
 _MOST_PREFIX_TOKENS = 16
 Grid: TypeAlias = tuple[int, ...]
 Order: TypeAlias = tuple[int, ...]
-Given: TypeAlias = "str | Callable[[Tensor], Tensor | None] | None"
 
 
 @dataclass(frozen=True)
@@ -126,7 +122,7 @@ class Layouts:
         if self._turned:
             raise LayerError(
                 "The model swaps the sides of its input before anything else, so its layers are turned too. "
-                f"Say how: Explainer(..., layout=) takes a function from an output to (N, C, {_SIDES[self._sides]})."
+                f"Say how: Explainer(..., layout=) takes a function from an output to (N, C, {SIDES[self._sides]})."
             )
         return layout
 
@@ -147,7 +143,8 @@ class Layouts:
     def _as_given(self, module: nn.Module, output: Tensor) -> Layout | None:
         """What the user says of this output; None where that says nothing of it."""
         if callable(self._given):
-            return self._picked(self._given, output)
+            picks = picked(self._given, output, self._batch, self._sides)
+            return None if picks is None else Layout("given", tuple(picks.shape[2:]), picks=picks)
         layout = None if self._given is None else self._named(self._given, module, tuple(output.shape))
         return layout if layout and math.prod(layout.grid) > 1 else None
 
@@ -173,38 +170,6 @@ class Layouts:
         self._sequences.add(count)
         found = self._of_tokens(count, shape[2], normed=True, said=True)
         return found and replace(found, name=name)
-
-    def _picked(self, given: Callable[[Tensor], Tensor | None], output: Tensor) -> Layout | None:
-        """What the user's function does to element numbers, so that it is the same for gradients."""
-        shape = tuple(output.shape)
-        numbers = torch.arange(output.numel(), dtype=torch.float64).reshape(shape)
-        try:
-            found = given(numbers)
-        except Exception as error:
-            error.add_note(f"seewhy: raised by the function given as layout=, for an output of shape {shape}.")
-            raise
-        if found is None:
-            return None
-        sides = self._sides + 2
-        if not isinstance(found, Tensor) or found.dim() != sides or len(found) != self._batch or not found.numel():
-            got = f"shape {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
-            raise InputError(
-                f"The function given as layout= turned an output of shape {shape} into {got}; expected "
-                f"({self._batch}, C, {_SIDES[self._sides]}), or None to have it worked out."
-            )
-        picks = found.long()
-        repeats = torch.bincount(picks.flatten().clamp(0, output.numel()))
-        if not (found == picks).all() or repeats.max() > 1 or len(repeats) > output.numel():
-            raise InputError(
-                f"The function given as layout= computes with the values of an output of shape {shape}. It may only "
-                "pick, split and reorder elements (slices, permute, reshape), since gradients go through it too."
-            )
-        if not _keeps_images_apart(picks, shape):
-            raise InputError(
-                f"The function given as layout= mixes the {self._batch} images of an output of shape {shape}: along no "
-                "axis do the elements that it gives image i all belong to it. Which axis of the output is the batch?"
-            )
-        return Layout("given", tuple(picks.shape[2:]), picks=picks.to(output.device))
 
     def _of_grid(self, module: nn.Module, output: Tensor) -> Layout | None:
         shape = tuple(output.shape)
@@ -353,16 +318,6 @@ class Layouts:
         return []
 
 
-def _keeps_images_apart(picks: Tensor, shape: tuple[int, ...]) -> bool:
-    """Whether along one axis the elements `picks` (N, …) of image i are all at i, or at its share of a longer axis."""
-    count = len(picks)
-    places = torch.unravel_index(picks.flatten(1), shape)
-    image = torch.arange(count)[:, None]
-    exact = [place for place, size in zip(places, shape, strict=True) if size == count]
-    shares = [place // (size // count) for place, size in zip(places, shape, strict=True) if size % count == 0]
-    return any(bool((place == image).all()) for place in exact or shares)
-
-
 def _order(output: Tensor) -> Order:
     """The axes as they lie in memory, but those of one element."""
     axes = [axis for axis, size in enumerate(output.shape) if size > 1]
@@ -395,13 +350,3 @@ def first_convolution(model: nn.Module) -> nn.Conv1d | nn.Conv2d | nn.Conv3d | N
     """The convolution that a model registered first, which says whether it takes signals, images or volumes."""
     convolutions = (module for module in model.modules() if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d))
     return next(convolutions, None)
-
-
-def check_given(layout: Any) -> None:
-    """Refuse a `layout=` that is neither a name, nor a function, nor None."""
-    if isinstance(layout, str) and layout not in NAMES:
-        raise InputError(
-            f"layout is one of {', '.join(NAMES)}, or a function; got {layout!r}.{close_matches(layout, NAMES)}"
-        )
-    if not (layout is None or isinstance(layout, str) or callable(layout)):
-        raise InputTypeError(f"layout is one of {', '.join(NAMES)}, or a function, not {type(layout).__name__}.")

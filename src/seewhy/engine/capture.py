@@ -17,8 +17,9 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.utils.hooks import RemovableHandle
 
 from ..errors import LayerError, LayerNotRunError, close_matches
+from ..given import FIRST, Given
 from ..layers import Layer, LayerInfo, tensors, unfit, with_first_tensor
-from ..layouts import FIRST, TELLING, Given, Layout, Layouts
+from ..layouts import TELLING, Layout, Layouts
 from .head import HeadFinder
 from .rules import relu_after
 

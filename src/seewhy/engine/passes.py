@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import GradientError, InputError, LayerError, ModelError
+from ..given import Given
 from ..layers import Layer, find_layers, tensors
-from ..layouts import Given, first_convolution
+from ..layouts import first_convolution
 from ..scoring import CONSTANT_TARGET, Scoring, Selected
 from .capture import Captured, Observer
 from .diagnose import refuse_unsound, where_gradient_ends
