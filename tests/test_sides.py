@@ -86,7 +86,7 @@ def test_what_the_model_saw():
     ("sides", "shape", "message"),
     [
         (1, (3, 60, 2, 2, 2), r"float \(C, L\) or \(N, C, L\)"),
-        (1, (60,), r"takes signals"),
+        (1, (60,), r"takes signals.*Add the channels"),
         (3, (60, 60), r"\(C, T, H, W\) or \(N, C, T, H, W\)"),
         (3, (1, 3, 20, 28), r"have 1 channels.*convolution takes 3"),
         (2, (1, 3, 6, 20, 28), r"expected \(C, H, W\) or \(N, C, H, W\)"),
@@ -96,6 +96,11 @@ def test_other_shapes_are_refused(sides, shape, message):
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten()) if sides == 2 else net(sides)
     with pytest.raises(SeewhyError, match=message):
         Explainer(model).explain(torch.rand(shape), "saliency", target=1)
+
+
+def test_a_bare_array_is_told_what_a_signal_is():
+    with pytest.raises(SeewhyError, match=r"float \(C, L\) or \(N, C, L\).*Add the channels"):
+        Explainer(net(1)).explain(np.zeros(60), "saliency", target=1)
 
 
 def test_a_picture_for_a_model_of_volumes_is_refused():

@@ -120,12 +120,7 @@ def _items(value: Any, index: int, sides: int) -> list[_Item]:
     if isinstance(value, PIL.Image.Image):
         photos.check_sides(name, value.size)
         return [_Item(name, partial(photos.decoded, value, name))]
-    if (
-        isinstance(value, np.ndarray)
-        and sides != 2
-        and value.ndim in (sides + 1, sides + 2)
-        and value.dtype.kind == "f"
-    ):
+    if isinstance(value, np.ndarray) and value.dtype.kind == "f" and sides != 2 and value.ndim - sides in (0, 1, 2):
         value = torch.from_numpy(value)
     if isinstance(value, np.ndarray):
         return _array_items(value, index)
@@ -166,8 +161,8 @@ def _check_tensor(name: str, tensor: torch.Tensor, sides: int) -> None:
     given = f"{name} is a {tensor.dtype} tensor of shape {tuple(tensor.shape)}"
     if tensor.dtype != torch.uint8 and not tensor.is_floating_point():
         raise InputError(f"{given}; pass tensor.to(torch.uint8) for a picture of 0..255, or a float tensor.")
-    if tensor.ndim not in (3, 4):
-        hint = " Add the channels with tensor[None]." if tensor.ndim == 2 else ""
+    if tensor.ndim not in (3, 4) or (sides == 3 and tensor.ndim == 3 and tensor.is_floating_point()):
+        hint = " Add the channels with tensor[None]." if tensor.ndim == sides else ""
         raise InputError(f"{given}; expected {_FORMS[sides]}.{hint}")
     if tensor.dtype == torch.uint8 and tensor.shape[-3] not in (1, 3, 4):
         order = "2, 0, 1" if tensor.ndim == 3 else "0, 3, 1, 2"

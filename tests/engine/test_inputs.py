@@ -114,6 +114,11 @@ def test_tensors_with_an_entry_for_each_image_are_cut_with_the_images_and_stay_t
     assert torch.equal(masks, before)
 
 
+def test_inputs_that_are_missing_are_named():
+    with pytest.raises(SeewhyError, match=r"further inputs: .*'second'.*model_args="):
+        Explainer(Twins()).explain(images(), "saliency", target=0)
+
+
 def test_what_is_no_input_is_refused():
     for args in (torch.zeros(1), "text", 3):
         with pytest.raises(SeewhyError, match="model_args is a tuple"):

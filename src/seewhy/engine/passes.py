@@ -118,13 +118,19 @@ def run(model: nn.Module, batch: Tensor, inputs: ModelInputs) -> Any:
     """What a borrowed `model` returns for `batch` among its `inputs`; an error of its own passes through, with a note.
 
     Raises:
-        InputError: the number of channels is not the one that the model's first convolution takes.
+        InputError: the model takes another kind of input, other channels, or further inputs.
         ModelError: the model would mix the images of the batch.
     """
     _refuse_mixing(model, len(batch))
     args, kwargs = inputs.arguments(batch)
     try:
         return model(*args, **kwargs)
+    except TypeError as error:
+        if "forward() missing" not in str(error):
+            raise
+        raise InputError(
+            f"The model has further inputs: {error}. Pass them as model_args=(...,) or model_kwargs={{...}}."
+        ) from error
     except RuntimeError as error:
         first = first_convolution(model)
         if first and len(first.kernel_size) != batch.dim() - 2:
