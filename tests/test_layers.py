@@ -1,5 +1,7 @@
 """Finding layers by name, and the tensors in what they return."""
 
+from collections import OrderedDict
+
 import pytest
 import torch
 from torch import nn
@@ -21,7 +23,7 @@ def test_a_resampling_pool_gives_way_to_its_input():
 
 def test_first_tensors_are_found_and_replaced_in_what_modules_return():
     a, b = torch.zeros(1), torch.ones(1)
-    from collections import OrderedDict, namedtuple
+    from collections import namedtuple
 
     pair = namedtuple("pair", "x y")
     for value in (a, (None, a), [1, [a]], {"k": 1, "t": a}, OrderedDict(t=a), pair(None, a)):
@@ -53,6 +55,9 @@ class Marked(nn.Module):
 
 
 def test_names_may_hold_what_marks_calls():
+    once = nn.Sequential(OrderedDict({"conv": nn.Conv2d(3, 4, 3), "a+relu": nn.Tanh(), "flat": nn.Flatten()}))
+    assert [layer.label for layer in find_layers(once, ["a+relu", "conv+relu"])] == ["a+relu", "conv+relu"]
+    assert [layer.relu for layer in find_layers(once, ["a+relu", "conv+relu"])] == [False, True]
     explainer, x = Explainer(Marked()), torch.rand(1, 3, 8, 8)
     assert explainer.explain(x, target=2, layer="d.a#1").layer == "d.a#1"
     assert explainer.explain(x, target=2).layer == "d.b+relu#2"

@@ -42,6 +42,19 @@ BLOCK, CONV = nn.Sequential(), nn.Conv2d(3, 8, 1)
             Layout("tokens", (28, 28)),
         ),
         ((32, 48), [(nn.LayerNorm(64), (2, 25, 64)), (BLOCK, (2, 25, 64))], Layout("tokens", (4, 6), 1)),
+        # of two grids that would fit, the one whose channels are as many as the tokens' is theirs
+        (
+            (32, 48),
+            [(CONV, (2, 24, 4, 6)), (CONV, (2, 7, 5, 5)), (nn.LayerNorm(24), (2, 25, 24)), (BLOCK, (2, 25, 24))],
+            Layout("tokens", (4, 6), 1),
+        ),
+        # merged tokens are wider; as many queries beside the tokens are no grid
+        (
+            (64, 64),
+            [(CONV, (2, 32, 8, 8)), (nn.LayerNorm(32), (2, 64, 32)), (nn.LayerNorm(64), (2, 16, 64))],
+            Layout("tokens", (4, 4)),
+        ),
+        ((64, 64), [(CONV, (2, 32, 8, 8)), (nn.LayerNorm(32), (2, 64, 32)), (nn.LayerNorm(32), (2, 16, 32))], None),
         # (N, heads, tokens, d) looks like NCHW
         ((224, 224), [(CONV, (2, 192, 8, 8)), (BLOCK, (2, 3, 64, 64))], None),
         ((224, 224), [(CONV, (2, 768, 14, 14)), (BLOCK, (2, 12, 197, 64))], None),

@@ -165,6 +165,12 @@ def test_a_table_is_no_activation_also_of_a_single_image(method):
     assert explainer.explain(images(1), "grad_cam", target=1).layer == "norm"
 
 
+def test_a_layer_without_an_entry_for_each_image_is_said():
+    torch.manual_seed(0)
+    with pytest.raises(SeewhyError, match=r"'table' returned .* for 2 images: its first dimension is not the batch"):
+        Explainer(Table()).explain(images(2), "activations", layer="table")
+
+
 def test_under_no_grad_inside_the_model_layers_of_one_image_can_still_be_seen():
     class Frozen(Table):
         def forward(self, x):

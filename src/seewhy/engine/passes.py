@@ -271,8 +271,6 @@ class _Backward:
             raise LayerError(_NO_CANDIDATE)
         refuse_unsound(self._scores)
         straighten(self._scores)
-        if found.observer.restarted and not self._scores.requires_grad:
-            return
         if not self._scores.requires_grad and self._source.differentiable:
             raise GradientError(CONSTANT_TARGET)
         if not self._scores.requires_grad:
