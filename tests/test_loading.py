@@ -196,6 +196,29 @@ def vit(inside):
     return model
 
 
+def test_weights_may_be_a_state_dict_or_what_torchvision_calls_them(monkeypatch):
+    import torchvision
+
+    state = torchvision.models.squeezenet1_1(num_classes=7).state_dict()
+    found = Explainer.from_torchvision("squeezenet1_1", {f"module.{name}": value for name, value in state.items()})
+    assert same(weights_of(found), state)
+    assert "no class names" in repr(found)
+    with pytest.raises(InputTypeError, match="a file or a state dict, not bool"):
+        Explainer.from_torchvision("squeezenet1_1", True)
+    asked = []
+    monkeypatch.setattr(
+        torchvision.models, "get_model", lambda name, weights: asked.append(weights) or torch.nn.Identity()
+    )
+    older = torchvision.models.ResNet50_Weights.IMAGENET1K_V1
+    for weights in ("IMAGENET1K_V1", older):
+        assert "1000 class names" in repr(Explainer.from_torchvision("resnet50", weights))
+    assert asked == [older, older]
+
+
+def test_features_without_classes_have_no_class_names():
+    assert "no class names" in repr(Explainer.from_timm("resnet10t", None, num_classes=0))
+
+
 class TestTransformers:
     def test_a_folder_with_its_processor_and_labels(self, vit):
         explainer = loading.load("hf:vit")
@@ -205,6 +228,27 @@ class TestTransformers:
         explanation = explainer.explain(photo, "saliency", target="dog")
         assert explanation.images.shape == (1, 32, 32, 3)
         assert explanation.targets.tolist() == [1]
+
+    def test_segmenters_and_encoders_are_what_they_are_stored_as(self, inside):
+        import transformers
+
+        torch.manual_seed(0)
+        sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16}
+        pair = transformers.CLIPConfig(vision_config={**sizes, "image_size": 32, "patch_size": 8}, text_config=sizes)
+        transformers.CLIPModel(pair).save_pretrained("pair")
+        dense = transformers.SegformerConfig(
+            num_labels=3, depths=[1] * 4, hidden_sizes=[8] * 4, decoder_hidden_size=8, num_attention_heads=[1] * 4
+        )
+        transformers.SegformerForSemanticSegmentation(dense).save_pretrained("segmenter")
+        images = torch.rand(1, 3, 32, 32)
+        encoder = Explainer.from_transformers("pair")
+        assert type(encoder.model).__name__ == "CLIPVisionModelWithProjection"
+        with pytest.warns(SeewhyWarning, match="gives an embedding"):
+            assert encoder.explain(images, "saliency").target_names == ("its own embedding",)
+        for weights in ("DEFAULT", None):
+            segmenter = Explainer.from_transformers("segmenter", weights)
+            (name,) = segmenter.explain(images, "saliency").target_names
+            assert name.endswith("where predicted")
 
     def test_random_weights_and_files(self, vit):
         first = weights_of(loading.load("hf:vit", "none"))

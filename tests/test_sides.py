@@ -1,6 +1,7 @@
 """Signals and volumes: inputs with one side or three, through every method."""
 
 import numpy as np
+import PIL.Image
 import pytest
 import torch
 from torch import nn
@@ -96,6 +97,15 @@ def test_other_shapes_are_refused(sides, shape, message):
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten()) if sides == 2 else net(sides)
     with pytest.raises(SeewhyError, match=message):
         Explainer(model).explain(torch.rand(shape), "saliency", target=1)
+
+
+def test_a_photo_is_no_video():
+    with pytest.raises(SeewhyError, match=r"a picture or a file; expected float \(C, T, H, W\)"):
+        Explainer(net(3), transform=_not_called).explain(PIL.Image.new("RGB", (20, 28)), "saliency")
+
+
+def _not_called(_):
+    raise AssertionError
 
 
 def test_a_bare_array_is_told_what_a_signal_is():

@@ -7,10 +7,19 @@ from torch import nn
 
 import seewhy
 from seewhy import Class, Contrast, Explainer, LogProbability, Probability, Region, Similarity, Target, Value
-from seewhy.errors import GradientError, InputTypeError, ModelError, SeewhyError, TargetError, TargetIndexError
+from seewhy.errors import (
+    GradientError,
+    InputTypeError,
+    ModelError,
+    SeewhyError,
+    SeewhyWarning,
+    TargetError,
+    TargetIndexError,
+)
 from seewhy.outputs import Outputs
 from seewhy.scoring import Scoring, find_targets, select
 from seewhy.targets import About, FunctionTarget, class_index
+from seewhy.testing import small_cnn
 
 SCORES = torch.tensor([[1.0, 5.0, 2.0], [4.0, 0.0, -1.0]])
 OUTPUTS = Outputs(scores=SCORES)
@@ -295,3 +304,17 @@ def test_scores_that_are_not_finite_name_the_image(tiny):
 
     with pytest.raises(seewhy.errors.NonFiniteError, match="score of image 1 is"):
         Explainer(tiny).explain(IMAGES, "saliency", target=third, batch_size=1)
+
+
+def test_a_contrast_of_classes_with_one_first_name_has_their_whole_names():
+    explainer = Explainer(small_cnn(), class_names=["dog, hound", "dog, poodle", "cat", "d", "e"])
+    images = torch.rand(1, 3, 16, 16)
+    same = explainer.explain(images, "saliency", target=Contrast("hound", "poodle")).target_names
+    other = explainer.explain(images, "saliency", target=Contrast("hound", "cat")).target_names
+    assert (same, other) == (("dog, hound − dog, poodle",), ("dog − cat",))
+
+
+def test_two_names_for_one_score_are_told_to_be_one():
+    model = nn.Sequential(nn.Conv2d(3, 1, 4), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    with pytest.warns(SeewhyWarning, match=r"has 1 score: give the name of the class that it stands for alone\."):
+        Explainer(model, class_names=["no", "yes"]).explain(torch.rand(1, 3, 8, 8), "saliency")

@@ -39,9 +39,10 @@ class Cautions:
         if outputs is None:
             return
         if self._classes not in (None, outputs.shape[1]):
+            count = outputs.shape[1]
+            hint = "give the name of the class that it stands for alone." if count == 1 else "names may be wrong."
             self._say(
-                f"{self._classes} class names were given, and the model has {outputs.shape[1]} scores: names may be "
-                "wrong."
+                f"{self._classes} class names were given, and the model has {count} score{'s' * (count != 1)}: {hint}"
             )
         if self._activation is None and sums_to_one(outputs):
             self._say(

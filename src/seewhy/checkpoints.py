@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from .errors import InputError, MissingDependencyError, ModelError, close_matches
+from .errors import InputError, InputTypeError, MissingDependencyError, ModelError, close_matches
 
 State: TypeAlias = Mapping[str, Any]
 
@@ -22,8 +22,8 @@ _WRAPPINGS = ("state_dict", "model_state_dict", "model", "net", "network", "weig
 _SHOWN = 3
 
 
-def read(path: str | os.PathLike[str] | None, model: nn.Module) -> State:
-    """The state dict in a file, by the names that `model` uses.
+def read(path: str | os.PathLike[str] | State | None, model: nn.Module) -> State:
+    """The state dict in a file, or as it is given, by the names that `model` uses.
 
     ``{"state_dict": …}`` and the like are looked into; what a wrapper (DataParallel, Lightning, `torch.compile`) put
     before all names is taken off.
@@ -32,7 +32,14 @@ def read(path: str | os.PathLike[str] | None, model: nn.Module) -> State:
         InputError: there is no such file, or it holds no state dict.
         ModelError: it holds more than weights, which only running its code would load.
     """
-    file = Path(os.fspath(path or ""))
+    if isinstance(path, Mapping):
+        return _without_prefix(path, model.state_dict().keys())
+    try:
+        file = Path(os.fspath(path or ""))
+    except TypeError:
+        raise InputTypeError(
+            f"weights is 'DEFAULT', None, a file or a state dict, not {type(path).__name__}."
+        ) from None
     if not file.is_file():
         there = file.parent.iterdir() if file.parent.is_dir() else ()
         near = close_matches(file.name, [entry.name for entry in islice(there, 10_000)])

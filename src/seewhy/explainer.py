@@ -44,7 +44,7 @@ from .scoring import Scoring, check_finite, find_targets, with_embeddings
 from .targets import About, Target
 
 _USUAL = {1: (4096,), 2: (224, 224), 3: (16, 112, 112)}  # sides of an input, where nothing says more
-Weights: TypeAlias = "str | os.PathLike[str] | None"
+Weights: TypeAlias = "str | os.PathLike[str] | Mapping[str, Any] | None"
 _ACTIVATIONS = ("softmax", "sigmoid", "none", None)
 
 
@@ -132,8 +132,9 @@ class Explainer:
 
         Args:
             name: its builder's: ``"resnet50"``; also of segmentation, detection and video.
-            weights: ``"DEFAULT"`` (trained, downloaded where needed), None (random, the same at each call), or a file
-                of weights (``.pth``, ``.safetensors``).
+            weights: ``"DEFAULT"`` (trained, downloaded where needed), None (random, the same at each call), a file of
+                weights (``.pth``, ``.safetensors``) or a state dict; here also torchvision's own, as in
+                ``"IMAGENET1K_V1"``.
             num_classes: for random weights and files; None: the builder's own, or as many as the file has.
             kwargs: of `Explainer`, before the network's own.
 

@@ -113,6 +113,8 @@ def gather(inputs: Any, sides: int = 2) -> Images:
 
 def _items(value: Any, index: int, sides: int) -> list[_Item]:
     name = f"image {index}"
+    if sides == 3 and isinstance(value, (str, os.PathLike, PIL.Image.Image)):
+        raise InputError(f"{name} is a picture or a file; expected {_FORMS[sides]}.")
     if isinstance(value, (str, os.PathLike)):
         path = os.fsdecode(value)
         photos.check_path(path)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import os
 import random
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from operator import attrgetter
 from pathlib import Path
@@ -66,8 +67,10 @@ def torchvision_network(name: str, weights: Weights, num_classes: int | None) ->
     models: Any = importlib.import_module("torchvision.models")
     if name not in models.list_models():
         raise UnknownNameError(_unknown_torchvision(name, models.list_models()))
-    trained = getattr(models.get_model_weights(name), "DEFAULT", None)
-    if _is_default(weights, num_classes):
+    known = models.get_model_weights(name)
+    named = _trained_by_torchvision(models, known, weights)
+    trained = named or getattr(known, "DEFAULT", None)
+    if named or _is_default(weights, num_classes):
         if trained is None:
             raise ModelError(f"torchvision has no trained weights for {name!r}. {INSTEAD}")
         with downloading(name):
@@ -134,7 +137,7 @@ def from_callable(spec: str, weights: Weights = None, **kwargs: Any) -> Explaine
         raise InputTypeError(f"{spec} gives {type(made).__name__}; expected a torch.nn.Module or a seewhy.Explainer.")
     model = made.model if isinstance(made, Explainer) else made
     if not _is_random(weights) and not _is_default(weights):
-        checkpoints.fill(model, checkpoints.read(weights, model), weights)
+        checkpoints.fill(model, checkpoints.read(weights, model), _said(weights))
     return made if isinstance(made, Explainer) else Explainer(made, **kwargs)
 
 
@@ -152,6 +155,11 @@ def _is_default(weights: Weights, num_classes: int | None = None) -> bool:
 
 def _is_random(weights: Weights) -> bool:
     return weights is None or (isinstance(weights, str) and weights.lower() == "none")
+
+
+def _said(weights: Weights) -> str:
+    """What messages call the weights."""
+    return "weights=" if weights is None or isinstance(weights, Mapping) else os.fspath(weights)
 
 
 def _only(**options: Any) -> dict[str, Any]:
@@ -179,7 +187,7 @@ def _built(
     if found:
         with _seeded():
             model = build(found)
-    checkpoints.fill(model, state, weights)
+    checkpoints.fill(model, state, _said(weights))
     return model, found or num_classes
 
 
@@ -199,6 +207,13 @@ def _seeded() -> Iterator[None]:
 
 
 # ------------------------------------------------------------------------------------------- what each library needs
+
+
+def _trained_by_torchvision(models: Any, known: Any, weights: Any) -> Any:
+    """The weights that are named as torchvision does, by a member of its enumeration or that one's name."""
+    if isinstance(weights, models.WeightsEnum):
+        return weights
+    return known.__members__.get(weights) if isinstance(weights, str) and weights != "DEFAULT" else None
 
 
 def _unknown_torchvision(name: str, known: list[str]) -> str:
@@ -233,6 +248,8 @@ def _timm_names(model: nn.Module) -> list[str] | None:
     if not subset:
         return None
     info = data.ImageNetInfo(subset)
+    if info.num_classes() != count:
+        return None
     return [info.index_to_description(index) for index in range(info.num_classes())]
 
 

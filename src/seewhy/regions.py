@@ -31,6 +31,9 @@ class Region(Builtin):
 
     With neither mask nor box it is the region where the class is predicted, in each image.
 
+    Close to the scores Grad-CAM hardly follows the region: its weights are means over all positions of the layer, so
+    the map tells what argues for the class anywhere. Gradients of the input follow it, and Grad-CAM at earlier layers.
+
     Raises:
         TargetError: the mask does not fit, the region is empty, or the class is predicted nowhere.
 

@@ -250,7 +250,11 @@ class Contrast(Builtin):
 
     def _names(self, outputs: Any, classes: Tensor, about: About) -> list[str]:
         pairs = zip(classes.tolist(), self._others(outputs, classes).tolist(), strict=True)
-        return [f"{about.short(one)} − {about.short(other)}" for one, other in pairs]
+        return [self._pair(one, other, about) for one, other in pairs]
+
+    def _pair(self, one: int, other: int, about: About) -> str:
+        name = about.short if about.short(one) != about.short(other) else about.name
+        return f"{name(one)} − {name(other)}"
 
 
 @dataclass(frozen=True)

@@ -16,3 +16,10 @@ def test_without_positions_the_map_is_the_same_everywhere():
 
 def test_nothing_but_the_activation_is_asked_for():
     assert not Activations().needs.score
+
+
+def test_a_mean_that_is_nothing_but_rounding_is_zero():
+    values = torch.nn.functional.layer_norm(torch.randn(1, 4, 5, 64), (64,)).movedim(-1, 1)
+    assert values.mean(1).any()
+    assert not Activations().to_maps(values, (8, 10)).any()
+    assert Activations().to_maps(values + 1e-4, (8, 10)).min() > 0.9e-4

@@ -22,6 +22,10 @@ from .rules import BackwardRule, applied, check, find_activations
 from .straighten import straighten
 
 PLAIN = BackwardRule("plain")
+_OWN = (
+    "Raised by the model itself, for an input of shape {}. Another size needs a transform of its own; further inputs "
+    "are model_args= and model_kwargs=, tensors as the model takes them."
+)
 _FORMS = {1: "signals (N, C, L)", 2: "images (N, C, H, W)", 3: "videos or volumes (N, C, T, H, W)"}
 _FIRST_LOOK = 4  # candidates whose gradient is asked for at first, then four times as many
 
@@ -127,6 +131,7 @@ def run(model: nn.Module, batch: Tensor, inputs: ModelInputs) -> Any:
         return model(*args, **kwargs)
     except TypeError as error:
         if "forward() missing" not in str(error):
+            error.add_note(_OWN.format(tuple(batch.shape)))
             raise
         raise InputError(
             f"The model has further inputs: {error}. Pass them as model_args=(...,) or model_kwargs={{...}}."
@@ -143,7 +148,10 @@ def run(model: nn.Module, batch: Tensor, inputs: ModelInputs) -> Any:
                 f"The images have {batch.shape[1]} channels, and the model's first convolution takes "
                 f"{first.in_channels}. Convert them, or pass a transform that does."
             ) from error
-        error.add_note(f"Raised by the model itself, for an input of shape {tuple(batch.shape)}.")
+        error.add_note(_OWN.format(tuple(batch.shape)))
+        raise
+    except (ValueError, IndexError, AttributeError) as error:
+        error.add_note(_OWN.format(tuple(batch.shape)))
         raise
     except AssertionError as error:
         if "Guard failed" not in str(error):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from ..engine.record import LayerRecord, Needs
@@ -29,4 +30,6 @@ class Activations(Method):
     def to_maps(self, values: Tensor, size: tuple[int, ...]) -> Tensor:
         """The mean over channels; without positions it is the same everywhere."""
         grid = values if values.dim() > 2 else values.reshape(*values.shape, *(1 for _ in size))
-        return upsample(grid.mean(1), size)
+        means = grid.mean(1)
+        rounding = 8 * torch.finfo(grid.dtype).eps * grid.abs().mean(1)
+        return upsample(means.where(means.abs() > rounding, 0), size)
