@@ -213,6 +213,8 @@ def test_weights_may_be_a_state_dict_or_what_torchvision_calls_them(monkeypatch)
     for weights in ("IMAGENET1K_V1", older):
         assert "1000 class names" in repr(Explainer.from_torchvision("resnet50", weights))
     assert asked == [older, older]
+    with pytest.raises(InputError, match="num_classes=3 would leave"):
+        Explainer.from_torchvision("resnet50", "IMAGENET1K_V1", num_classes=3)
 
 
 def test_features_without_classes_have_no_class_names():
@@ -249,6 +251,14 @@ class TestTransformers:
             segmenter = Explainer.from_transformers("segmenter", weights)
             (name,) = segmenter.explain(images, "saliency").target_names
             assert name.endswith("where predicted")
+
+    def test_a_configuration_alone_is_that_of_a_classifier(self, inside):
+        import transformers
+
+        transformers.ViTConfig(
+            hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, image_size=32
+        ).save_pretrained("bare")
+        assert type(Explainer.from_transformers("bare", None).model).__name__ == "ViTForImageClassification"
 
     def test_random_weights_and_files(self, vit):
         first = weights_of(loading.load("hf:vit", "none"))

@@ -10,13 +10,17 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from seewhy import Explainer
 
 
+class Resized(GeneralizedRCNNTransform):
+    """A detector's own, under its own name."""
+
+
 class Corner(nn.Module):
     """Scores what is in the last patch of the image that is image, and not padding."""
 
     def __init__(self):
         super().__init__()
         torch.manual_seed(0)
-        self.transform = GeneralizedRCNNTransform(64, 96, [0.0] * 3, [1.0] * 3, size_divisible=32)
+        self.transform = Resized(64, 96, [0.0] * 3, [1.0] * 3, size_divisible=32)
         self.conv, self.relu = nn.Conv2d(3, 4, 8, 8), nn.ReLU()
         nn.init.constant_(self.conv.weight, 0.002)
         nn.init.zeros_(self.conv.bias)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -146,7 +145,9 @@ class Explainer:
         >>> len(explainer.predict(torch.rand(1, 3, 64, 64), top=10)[0])
         7
         """
-        model, own = _loading().torchvision_network(name, weights, num_classes)
+        from .loading import torchvision_network
+
+        model, own = torchvision_network(name, weights, num_classes)
         return cls(model, **(own | kwargs))
 
     @classmethod
@@ -162,7 +163,9 @@ class Explainer:
         Explainer(ResNet, 1000 class names, cpu, timm's pretrained_cfg: 176x176, mean (0.485, 0.456, 0.406), \
 std (0.229, 0.224, 0.225))
         """
-        model, own = _loading().timm_network(name, weights, num_classes)
+        from .loading import timm_network
+
+        model, own = timm_network(name, weights, num_classes)
         return cls(model, **(own | kwargs))
 
     @classmethod
@@ -175,8 +178,9 @@ std (0.229, 0.224, 0.225))
         taken. Other arguments and errors are those of `from_torchvision`; a MissingDependencyError without
         transformers. Code that comes with a model is never run.
         """
-        processed = "transform" not in kwargs
-        model, own = _loading().transformers_network(name, weights, num_classes, processed=processed)
+        from .loading import transformers_network
+
+        model, own = transformers_network(name, weights, num_classes, processed="transform" not in kwargs)
         return cls(model, **(own | kwargs))
 
     def __repr__(self) -> str:
@@ -328,11 +332,9 @@ std (0.229, 0.224, 0.225))
                 if outputs.classes is not None:
                     check_finite(outputs.classes, start)
                 self._cautions.check_outputs(outputs)
-                predictions += self._predictions(ranked(outputs, self._activation, top))
+                best = ranked(outputs, self._activation, top)
+                predictions += [[Prediction(i, self._about.name(i), chance) for i, chance in row] for row in best]
         return predictions
-
-    def _predictions(self, best: list[list[tuple[int, float]]]) -> list[list[Prediction]]:
-        return [[Prediction(index, self._about.name(index), chance) for index, chance in row] for row in best]
 
     def layers(
         self, inputs: Any = None, *, model_args: Sequence[Any] = (), model_kwargs: Mapping[str, Any] | None = None
@@ -398,8 +400,3 @@ std (0.229, 0.224, 0.225))
             raise TargetError(f"Similarity(to=an image) needs {KINDS['embedding']}, and the model gives "
                               f"{KINDS[outputs.kind]}. Explainer(model, output=...) takes others.")  # fmt: skip
         return outputs.embedding[0]
-
-
-def _loading() -> Any:
-    """The module that knows the libraries; it needs this one."""
-    return importlib.import_module(".loading", __package__)

@@ -69,8 +69,9 @@ def torchvision_network(name: str, weights: Weights, num_classes: int | None) ->
         raise UnknownNameError(_unknown_torchvision(name, models.list_models()))
     known = models.get_model_weights(name)
     named = _trained_by_torchvision(models, known, weights)
+    weights = "DEFAULT" if named else weights
     trained = named or getattr(known, "DEFAULT", None)
-    if named or _is_default(weights, num_classes):
+    if _is_default(weights, num_classes):
         if trained is None:
             raise ModelError(f"torchvision has no trained weights for {name!r}. {INSTEAD}")
         with downloading(name):
@@ -279,9 +280,10 @@ def _classifies(model: nn.Module) -> bool:
 
 def _config(kind: Any, name: str) -> Any:
     """The part of the stored configuration that belongs to this class of model."""
-    if kind.config_class is None:  # one of the automatic classes
+    own = getattr(kind, "config_class", None)  # which the automatic classes have not
+    if own is None:
         return importlib.import_module("transformers").AutoConfig.from_pretrained(name, trust_remote_code=False)
-    return kind.config_class.from_pretrained(name)
+    return own.from_pretrained(name)
 
 
 def _from_config(kind: Any, name: str, classes: int | None) -> nn.Module:

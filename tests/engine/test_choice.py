@@ -106,3 +106,52 @@ def test_an_explained_layer_of_a_checkpoint_is_the_same_where_the_graph_starts_i
     expected = Explainer(small_cnn()).explain(x, "grad_cam", target=4)
     assert found.layer == f"net.{expected.layer}"
     np.testing.assert_allclose(found.values, expected.values, rtol=1e-5)
+
+
+class Features(nn.Module):
+    """Returns two features, of which the first was read for the second, and is made by a module or a function."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 6, 3, 2, 1), nn.Conv2d(6, 6, 3, 2, 1)
+        self.act, self.function = nn.Tanh(), function
+
+    def forward(self, x):
+        fine = torch.tanh(self.a(x)) if self.function else self.act(self.a(x))
+        return {"fine": fine, "coarse": self.b(fine)}
+
+
+class Pyramid(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        torch.manual_seed(0)
+        self.body, self.head, self.runs = Features(function), nn.Linear(12, 4), 0
+        self.double()
+
+    def forward(self, x):
+        self.runs += 1
+        return self.tail(self.body(x))
+
+    def tail(self, found):
+        fine, coarse = found["fine"].mean((2, 3)), torch.tanh(found["coarse"]).pow(2).mean((2, 3))
+        return self.head(torch.cat([fine, coarse], 1))
+
+
+@pytest.mark.parametrize("function", [True, False])
+@pytest.mark.parametrize("methods", [["grad_cam"], ["grad_cam", "saliency"]])
+@pytest.mark.parametrize("layer", ["body", None])
+def test_what_was_made_of_a_tensor_before_its_module_returned_it_counts(function, methods, layer):
+    net, x = Pyramid(function).eval(), images()
+    fine = torch.tanh(net.body.a(x)).detach().requires_grad_()
+    (gradient,) = torch.autograd.grad(net.tail({"fine": fine, "coarse": net.body.b(fine)})[:, 2].sum(), fine)
+    expected = torch.einsum("nk,nkhw->nhw", gradient.mean((2, 3)), fine).relu().detach()
+    explainer = Explainer(net)
+    found = explainer.explain(x, methods, target=2, layer=layer)
+    if layer or function:
+        assert expected.any()
+        np.testing.assert_allclose(found["grad_cam", "body"].values, expected, rtol=1e-5, atol=1e-9)
+    else:  # the last module that makes something of its own
+        assert ("grad_cam", "body.b") in found
+    net.runs = 0
+    explainer.explain(x, methods, target=2, layer=layer)
+    assert net.runs == 1  # what was found out is remembered

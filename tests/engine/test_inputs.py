@@ -119,6 +119,15 @@ def test_inputs_that_are_missing_are_named():
         Explainer(Twins()).explain(images(), "saliency", target=0)
 
 
+def test_a_models_own_errors_get_a_note_and_ours_do_not():
+    with pytest.raises(RuntimeError) as own:
+        Explainer(nn.Sequential(nn.Flatten(), nn.Linear(5, 2))).explain(images(), "saliency")
+    assert "Raised by the model itself" in own.value.__notes__[0]
+    with pytest.raises(SeewhyError) as ours:
+        Explainer(Twins()).explain(images(), "grad_cam", target=0, layer="backbone.body#2", model_args=(images(),))
+    assert not getattr(ours.value, "__notes__", [])
+
+
 def test_what_is_no_input_is_refused():
     for args in (torch.zeros(1), "text", 3):
         with pytest.raises(SeewhyError, match="model_args is a tuple"):

@@ -33,11 +33,12 @@ _CHEAP_COPY = 2  # candidates up to so many times the input's size are copied at
 
 @dataclass(frozen=True)
 class Call:
-    """One call of a module, the `number`-th of the run from 1."""
+    """One call of a module, the `number`-th of the run from 1; `several`: it returned more tensors than one."""
 
     module: nn.Module
     name: str
     number: int
+    several: bool = False
 
 
 @dataclass
@@ -114,8 +115,8 @@ class Observer:
         layout: what the user says of layouts.
         follows: whether layers must depend on `batch`, which then requires grad, as far as autograd can follow.
         strict: whether layers that it cannot follow are refused too, for the model has other inputs.
-        restarts: whether the graph starts anew where grids shrink, and the candidates with it: the deepest are asked
-            first, and what was before them need not be kept.
+        whole: whether the graph starts at the input. Else it starts at the first layer that is captured, and of the
+            candidates anew where grids shrink: the deepest are asked first, and what was before need not be kept.
     """
 
     def __init__(
@@ -131,18 +132,18 @@ class Observer:
         layout: Given = None,
         follows: bool = False,
         strict: bool = False,
-        restarts: bool = False,
+        whole: bool = False,
     ) -> None:
         self._gradients, self._choose, self._wanted = gradients, choose, wanted
-        self._follows, self._strict, self._restarts = follows, strict, restarts
-        self.restarted = False  # whether layers may have been missed by that
+        self._follows, self._strict, self._whole = follows, strict, whole
+        self._restart: int | None = None  # when the graph started anew, by autograd's count of operations
+        self.incomplete = False  # whether the graph starts too late for the gradient of some layer
         self._everything = everything or choose or head
         self._limit = _CHEAP_COPY * batch.numel()
         self._names = {module: name for name, module in model.named_modules() if name}
         tokens_first = any(vars(module).get("batch_first", True) is False for module in self._names)
         self._layouts = Layouts(batch.shape[0], tuple(batch.shape[2:]), tokens_first=tokens_first, given=layout)
         self._model = model
-        self._kept: set[int] | None = None  # which tensors are the model's own
         self._handles: list[RemovableHandle] = []
         self._thread: int | None = threading.get_ident()  # whose calls are recorded; None when recording is over
         self._off = False  # whether the model switched autograd off
@@ -166,7 +167,7 @@ class Observer:
                     self._hook(module, self._finished)
                 elif isinstance(module, TELLING):
                     self._hook(module, self._told)
-                if type(module).__name__ == _PADS:
+                if any(kind.__name__ == _PADS for kind in type(module).__mro__):
                     self._hook(module, self._padded)
         except BaseException:
             self.__exit__()
@@ -195,7 +196,8 @@ class Observer:
 
     def _finished(self, module: nn.Module, args: Any, output: Any) -> Any:
         """Called after each module's forward; in the backward pass too, where a checkpoint computes again."""
-        tensor = next(tensors(output), None)
+        found = list(tensors(output))
+        tensor = found[0] if found else None
         if self._thread is None:  # the same graph must be built again
             again = module in self._branched and tensor is not None
             return with_first_tensor(output, _branch(tensor)[0]) if again and tensor is not None else None
@@ -210,7 +212,7 @@ class Observer:
         self._layouts.take(args)
         if tensor is None or not tensor.is_floating_point():
             return None
-        call = Call(module, self._names[module], self._calls[module])
+        call = Call(module, self._names[module], self._calls[module], len(found) > 1)
         layout = self._layout(call, tensor)
         why = self._passed_over(call, args, tensor, layout) if self._choose else ""
         self._seen.append((call, tuple(tensor.shape), layout.name if layout else "-", why))
@@ -264,12 +266,11 @@ class Observer:
     def _consider(self, call: Call, args: Any, output: Tensor, layout: Layout | None) -> Tensor:
         """Keep a candidate as cheaply as can be: there are hundreds, and one of them will be chosen."""
         goes_on, edge = output, None
-        if self._restarts and output.requires_grad and self._shrinks(call.module, args, layout):
+        if self._gradients and not self._whole and self._shrinks(call.module, args, output, layout):
             output = output.detach()
-            self._candidates.clear()
-            self._went_on.clear()
-            self.restarted = True
-        if self._gradients and output.requires_grad:
+            goes_on, edge = self._start_anew(call, output)
+        elif self._gradients and output.requires_grad:
+            self.incomplete = self.incomplete or self._precedes_restart(output)
             edge = get_gradient_edge(output)
         elif self._gradients:
             goes_on, edge, _ = self._branch(call, args, output)
@@ -279,9 +280,25 @@ class Observer:
         self._candidates.append((call, Captured(call.name, layout, edge, value, version)))
         return goes_on
 
-    def _shrinks(self, module: nn.Module, args: Any, layout: Layout | None) -> bool:
+    @property
+    def restarted(self) -> bool:
+        """Whether the graph started anew, so that earlier candidates are gone."""
+        return self._restart is not None
+
+    def _start_anew(self, call: Call, output: Tensor) -> tuple[Tensor, GradientEdge]:
+        self._candidates.clear()
+        self._branched.add(call.module)
+        goes_on, edge, _ = _branch(output)
+        self._restart = _operation(goes_on)
+        return goes_on, edge
+
+    def _precedes_restart(self, output: Tensor) -> bool:
+        """Whether a tensor was there before the graph started anew, so that some of what it led to may be cut off."""
+        return self._restart is not None and _operation(output) < self._restart
+
+    def _shrinks(self, module: nn.Module, args: Any, output: Tensor, layout: Layout | None) -> bool:
         """Whether a module without others inside has a coarser grid than what it got, or than the one before it."""
-        if layout is None or next(module.children(), None) is not None:
+        if layout is None or not output.requires_grad or next(module.children(), None) is not None:
             return False
         before = [math.prod(captured.layout.grid) for _, captured in self._candidates[-1:] if captured.layout]
         if isinstance(args[0] if args else None, Tensor) and layout.name in FIRST.values():
@@ -292,20 +309,19 @@ class Observer:
         """What the model goes on with, where the gradient of the output is, and where that of this branch of it is.
 
         The gradient is taken at the output itself, so that no use of it is missed; but of a module that hands its
-        input or a tensor of the model through, at the branch, for the rest is not the module's.
+        input or a tensor of the model through, at the branch, for the rest is not the module's. Where the graph starts
+        here, one of several tensors may have been read for the others already.
         """
         self._branched.add(call.module)
+        self.incomplete = self.incomplete or (call.several and not self._whole and not output.requires_grad)
         alias = _hands_through(call.module, args, output) or self._is_the_models(output)
         goes_on, edge, branch = _branch(output.detach() if alias and not output.requires_grad else output)
         return goes_on, branch if alias else edge, branch
 
     def _is_the_models(self, output: Tensor) -> bool:
         """Whether a module returned a parameter or buffer."""
-        if output.requires_grad:
-            return False
-        if self._kept is None:
-            self._kept = {id(tensor) for tensor in itertools.chain(self._model.parameters(), self._model.buffers())}
-        return id(output) in self._kept
+        kept = itertools.chain(self._model.parameters(), self._model.buffers())
+        return not output.requires_grad and any(output is tensor for tensor in kept)
 
     def finish(self) -> None:
         """End the recording when the forward pass is over, and check that each wanted layer ran as named."""
@@ -375,6 +391,11 @@ def _branch(output: Tensor) -> tuple[Tensor, GradientEdge, GradientEdge]:
         copy = output.clone()
         with torch._C.DisableTorchFunctionSubclass():  # else the edge of a leaf of the model's own tensor type is wrong
             return copy, get_gradient_edge(output), get_gradient_edge(copy)
+
+
+def _operation(tensor: Tensor) -> int:
+    """The number of the operation that made a tensor, of all that autograd recorded in this thread; -1 if none did."""
+    return -1 if tensor.grad_fn is None else tensor.grad_fn._sequence_nr()
 
 
 def _version(tensor: Tensor) -> int | None:

@@ -20,6 +20,7 @@ class Choice:
     def __init__(self, model: nn.Module) -> None:
         self._model = model
         self._chosen: dict[Any, str] = {}
+        self._whole: set[tuple[str, ...]] = set()  # layers for which a shorter graph was found incomplete
 
     def measure(self, request: Request, batch: Tensor, scoring: Scoring) -> Measured:
         """The passes for one chunk, at the layers asked for or the one remembered or chosen."""
@@ -28,8 +29,18 @@ class Choice:
             _check_cam_layer(request.layers, measured)
             return measured
         if request.layers:
-            return measure(self._model, batch, request, scoring)
+            return self._measure_at(request, batch, scoring)
         return self._measure_chosen(request, batch, scoring)
+
+    def _measure_at(self, request: Request, batch: Tensor, scoring: Scoring) -> Measured:
+        labels = tuple(layer.label for layer in request.layers)
+        measured = measure(self._model, batch, replace(request, whole=labels in self._whole), scoring)
+        self._remember(measured)
+        return measured
+
+    def _remember(self, measured: Measured) -> None:
+        if measured.whole:
+            self._whole.add(tuple(layer.label for layer in measured.layers))
 
     def _measure_chosen(self, request: Request, batch: Tensor, scoring: Scoring) -> Measured:
         kind = (tuple(batch.shape[1:]), any(needs.gradient for needs in request.needs), scoring.kind)
@@ -37,7 +48,7 @@ class Choice:
         if kind in self._chosen:
             remembered = tuple(find_layers(self._model, self._chosen[kind]))
             with suppress(GradientError, LayerError):  # it did not run, or nothing leads there this time
-                before = measure(self._model, batch, replace(request, layers=remembered), scoring)
+                before = self._measure_at(replace(request, layers=remembered), batch, scoring)
         if before and self._chosen[kind] not in before.dead:
             return before
         try:
@@ -47,6 +58,7 @@ class Choice:
                 raise
             return before  # these images have no gradient at any layer
         self._chosen[kind] = measured.layers[0].label
+        self._remember(measured)
         return measured
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import GradientError, InputError, LayerError, ModelError
+from ..errors import GradientError, InputError, LayerError, ModelError, SeewhyError
 from ..given import Given
 from ..layers import Layer, find_layers, tensors
 from ..layouts import first_convolution
@@ -40,7 +40,7 @@ class Request:
         choose: whether a layer must be chosen.
         everything: whether every module is to be watched, for the list of layers.
         layout: what the user says of layouts.
-        restarts: whether, where a layer must be chosen, the graph may start anew at each coarser grid.
+        whole: whether the graph must start at the input.
         inputs: what the model is called with besides the batch, and where that goes.
     """
 
@@ -49,7 +49,7 @@ class Request:
     choose: bool = False
     everything: bool = False
     layout: Given = None
-    restarts: bool = True
+    whole: bool = False
     inputs: ModelInputs = field(default_factory=ModelInputs)
 
     @property
@@ -70,10 +70,12 @@ class Measured:
     Attributes:
         dead: where the gradient is exactly 0 for every image of the chunk: layers, and ``""`` for the input.
         why: of the candidates that were looked at, why they were chosen or passed over.
+        whole: whether the request was for the whole graph, as it is once a shorter one was found incomplete.
     """
 
     input: Tensor
     observer: Observer
+    whole: bool = False
     selected: Selected | None = None
     layers: list[Captured] = field(default_factory=list)
     layer_gradients: dict[str, Tensor] = field(default_factory=dict)
@@ -129,37 +131,38 @@ def run(model: nn.Module, batch: Tensor, inputs: ModelInputs) -> Any:
     args, kwargs = inputs.arguments(batch)
     try:
         return model(*args, **kwargs)
-    except TypeError as error:
-        if "forward() missing" not in str(error):
-            error.add_note(_OWN.format(tuple(batch.shape)))
-            raise
-        raise InputError(
+    except SeewhyError:  # of our own hooks
+        raise
+    except (RuntimeError, TypeError, ValueError, IndexError, AttributeError, AssertionError) as error:
+        if told := _known(error, model, tuple(batch.shape)):
+            raise told from error
+        error.add_note(_OWN.format(tuple(batch.shape)))
+        raise
+
+
+def _known(error: Exception, model: nn.Module, shape: tuple[int, ...]) -> SeewhyError | None:
+    """A mistake of the caller that an error of the model shows, for an input of this shape; None for any other."""
+    first = first_convolution(model) if isinstance(error, RuntimeError) else None
+    if first and len(first.kernel_size) != len(shape) - 2:
+        return InputError(
+            f"The model's first convolution is a {type(first).__name__}, and the input has shape {shape}: it takes "
+            f"{_FORMS[len(first.kernel_size)]}."
+        )
+    if first and first.in_channels != shape[1]:
+        return InputError(
+            f"The images have {shape[1]} channels, and the model's first convolution takes {first.in_channels}. "
+            "Convert them, or pass a transform that does."
+        )
+    if isinstance(error, TypeError) and "forward() missing" in str(error):
+        return InputError(
             f"The model has further inputs: {error}. Pass them as model_args=(...,) or model_kwargs={{...}}."
-        ) from error
-    except RuntimeError as error:
-        first = first_convolution(model)
-        if first and len(first.kernel_size) != batch.dim() - 2:
-            raise InputError(
-                f"The model's first convolution is a {type(first).__name__}, and the input has shape "
-                f"{tuple(batch.shape)}: it takes {_FORMS[len(first.kernel_size)]}."
-            ) from error
-        if first and first.in_channels != batch.shape[1]:
-            raise InputError(
-                f"The images have {batch.shape[1]} channels, and the model's first convolution takes "
-                f"{first.in_channels}. Convert them, or pass a transform that does."
-            ) from error
-        error.add_note(_OWN.format(tuple(batch.shape)))
-        raise
-    except (ValueError, IndexError, AttributeError) as error:
-        error.add_note(_OWN.format(tuple(batch.shape)))
-        raise
-    except AssertionError as error:
-        if "Guard failed" not in str(error):
-            raise
-        raise ModelError(
-            f"The model was exported for one shape of input, and refuses {tuple(batch.shape)} ({error}): give it that "
-            "one (batch_size= says how many images), or export it with dynamic_shapes."
-        ) from error
+        )
+    if isinstance(error, AssertionError) and "Guard failed" in str(error):
+        return ModelError(
+            f"The model was exported for one shape of input, and refuses {shape} ({error}): give it that one "
+            "(batch_size= says how many images), or export it with dynamic_shapes."
+        )
+    return None
 
 
 def _refuse_mixing(model: nn.Module, count: int) -> None:
@@ -184,6 +187,7 @@ def measure(model: nn.Module, batch: Tensor, request: Request, scoring: Scoring)
     """
     head = any(needs.head for needs in request.needs)
     follows = request.inputs.extra or _may_hold_tables(model, batch)
+    whole = request.whole or follows or bool(request.rules)
     observer = Observer(
         model,
         batch,
@@ -195,32 +199,41 @@ def measure(model: nn.Module, batch: Tensor, request: Request, scoring: Scoring)
         layout=request.layout,
         follows=follows,
         strict=request.inputs.extra,
-        restarts=request.restarts and request.choose and not (request.rules or follows),
+        whole=whole,
     )
-    found = Measured(batch.detach().clone().requires_grad_(bool(request.rules) or follows), observer)
+    found = Measured(batch.detach().clone().requires_grad_(whole), observer, request.whole)
     with observer:
         with torch.set_grad_enabled(request.gradients or follows):
             raw = run(model, found.input.clone(), request.inputs)
         observer.finish()
-        found.layers = observer.captured
-        for layer in found.layers:
-            layer.step_past_relu(tensors(raw))
-        if any(needs.score for needs in request.needs):
-            _measure_scores(found, model, request, scoring.read(raw, tuple(found.input.shape[2:])))
-            if request.choose and not found.layers:  # the graph had started anew behind the layer
-                return measure(model, batch, replace(request, restarts=False), scoring)
-        elif request.choose:
-            found.layers = [_last(found.observer.candidates)]
-        if observer.head and found.selected:
-            if found.selected.outputs is None:
-                raise ModelError(_NO_SCORES)
-            found.head = observer.head.find(found.selected.outputs, observer.label)
-            found.output_gradient = scoring.gradient(found.selected.outputs)
+        if not observer.incomplete:
+            _read(found, model, raw, request, scoring)
     found.input.requires_grad_(False)
+    if observer.incomplete:  # not before its hooks are gone
+        return measure(model, batch, replace(request, whole=True), scoring)
     if not all(layer.intact for layer in found.layers):
         layers = tuple(layer for chosen in found.layers for layer in find_layers(model, chosen.label))
         return measure(model, batch, replace(request, layers=layers, choose=False), scoring)
     return found
+
+
+def _read(found: Measured, model: nn.Module, raw: Any, request: Request, scoring: Scoring) -> None:
+    """Take what is requested out of what the model returned, `raw`, and out of the graph that led there."""
+    observer, found.layers = found.observer, found.observer.captured
+    for layer in found.layers:
+        layer.step_past_relu(tensors(raw))
+    if any(needs.score for needs in request.needs):
+        selected = scoring.read(raw, tuple(found.input.shape[2:]))
+        if request.gradients:
+            _Backward(model, request, found, selected).run()
+        found.selected = selected.detached()
+    elif request.choose:
+        found.layers = [_last(observer.candidates)]
+    if observer.head and found.selected:
+        if found.selected.outputs is None:
+            raise ModelError(_NO_SCORES)
+        found.head = observer.head.find(found.selected.outputs, observer.label)
+        found.output_gradient = scoring.gradient(found.selected.outputs)
 
 
 def _may_hold_tables(model: nn.Module, batch: Tensor) -> bool:
@@ -229,12 +242,6 @@ def _may_hold_tables(model: nn.Module, batch: Tensor) -> bool:
     For several images their first dimension tells them.
     """
     return len(batch) == 1 and any(isinstance(module, nn.LayerNorm) for module in model.modules())
-
-
-def _measure_scores(found: Measured, model: nn.Module, request: Request, selected: Selected) -> None:
-    if request.gradients:
-        _Backward(model, request, found, selected).run()
-    found.selected = selected.detached()
 
 
 def _last(candidates: list[Captured]) -> Captured:
@@ -342,7 +349,7 @@ class _Backward:
     def _choose(self) -> Captured | None:
         """The last candidate in execution order with a gradient at its positions, asked from the deepest up.
 
-        None where an earlier one is needed, and the graph does not reach back to these.
+        None where an earlier one is needed, and the graph does not reach back to these, which the observer then knows.
         """
         remaining, look = list(self._found.observer.candidates), _FIRST_LOOK
         second_best, why = None, self._found.why
@@ -359,6 +366,7 @@ class _Backward:
                     why[layer.label] = "the answer itself"
                     second_best = second_best or layer
         if self._found.observer.restarted:
+            self._found.observer.incomplete = True
             return None
         if second_best:
             return second_best

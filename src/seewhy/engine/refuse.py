@@ -55,8 +55,8 @@ def _always_training(module: nn.Module) -> Iterator[str]:
         graph: Any = getattr(module, "inlined_graph", None)  # its nodes live only as long as it does
         for kind in _TRAINABLE if graph else ():
             yield from (kind for node in graph.findAllNodes(f"aten::{kind}") if _trains(_constants(node)))
-    elif isinstance(getattr(module, "graph", None), torch.fx.Graph):  # a GraphModule, or a part of an unflattened one
-        for node in module.graph.nodes:  # type: ignore[union-attr]
+    elif isinstance(recorded := getattr(module, "graph", None), torch.fx.Graph):  # a GraphModule, or a part of one
+        for node in recorded.nodes:
             name = getattr(node.target, "__name__", "")
             if node.op == "call_function" and ("dropout" in name or "batch_norm" in name or "attention" in name):
                 found = node.normalized_arguments(module, normalize_to_only_use_kwargs=True)

@@ -18,7 +18,8 @@ class Activations(Method):
     """Activations: what the layer returned, untouched by what the model does with it next.
 
     `.values` are ``(N, C, h, w)`` whatever the model's layout, ``(N, C)`` at a layer without positions; `.maps` their
-    mean over the channels, bilinear at the input's size. Needs no score, so it works on any network.
+    mean over the channels (0 where that is nothing but rounding, as after a LayerNorm), bilinear at the input's size.
+    Needs no score, so it works on any network.
     """
 
     needs = Needs(activation=True)
