@@ -21,7 +21,7 @@ from seewhy.errors import ImageNotFoundError, InputError, InputTypeError, Seewhy
 from seewhy.explanation import Explanation
 from seewhy.explanations import Explanations
 from seewhy.pictures import draw, label
-from seewhy.render import colorize, overlay, panel
+from seewhy.render import colorize, figure, overlay
 
 mpl.use("Agg")
 ARRAYS = ("values", "maps", "images", "targets", "scores", "probabilities")
@@ -267,7 +267,7 @@ class TestSignalsAndVideos:
 
     def test_a_notebook_shows_some_of_many_and_says_so(self, monkeypatch: pytest.MonkeyPatch) -> None:
         titles: list[str] = []
-        monkeypatch.setattr(panel, "png", lambda axes, **_: titles.append(axes.get_title()) or b"")
+        monkeypatch.setattr(figure, "png", lambda axes, **_: titles.append(axes.get_title()) or b"")
         _video(7, 2)._repr_png_()
         _signal(17)._repr_png_()
         assert titles == [
@@ -376,7 +376,7 @@ class TestFigures:
         def broken(*args: object, **options: object) -> None:
             raise RuntimeError
 
-        monkeypatch.setattr(panel, "png", broken)
+        monkeypatch.setattr(figure, "png", broken)
         assert _make()._repr_png_() is None
         assert Explanations([_make()])._repr_png_() is None
         assert Explanations([])._repr_png_() is None

@@ -17,7 +17,7 @@ from numpy.typing import DTypeLike, NDArray
 from . import photos, pictures, storage
 from .errors import ImageIndexError, InputError, InputTypeError
 from .pictures import Limits
-from .render import panel, photo, tiles
+from .render import figure, panel, photo, tiles
 from .render.overlay import overlay
 
 if TYPE_CHECKING:
@@ -34,7 +34,6 @@ DTYPES: dict[str, DTypeLike] = {
 IMAGES = {2: (4, "(N, C, L, 3)"), 3: (4, "(N, H, W, 3)"), 4: (5, "(N, T, H, W, 3)")}  # by the dimensions of the maps
 KINDS = {2: "signals", 3: "images", 4: "videos or volumes"}
 WIDEST = 1200  # pixels of a picture in a notebook
-OTHER_FILES = (".npz", ".npy", ".jpg", ".jpeg", ".gif", ".bmp", ".tif", ".tiff", ".webp", ".pdf", ".svg")
 TILES = {2: 16, 3: 64, 4: 6}  # signals, images, videos at most in a notebook's picture of a batch
 
 
@@ -219,13 +218,13 @@ class Explanation:
         except Exception:  # a notebook falls back on the text form
             return None
 
-    def _png(self, widest: int = panel.LONGEST, most: int | None = None, **how: Any) -> bytes:
+    def _png(self, widest: int = figure.LONGEST, most: int | None = None, **how: Any) -> bytes:
         drawn = pictures.draw(self[:most], **{"limits": "shared", **how})
         if most and len(self) > most:
             drawn[0] = replace(
                 drawn[0], heading=(*drawn[0].heading, f"first {most} of {len(self)} {KINDS[self.maps.ndim]}")
             )
-        return panel.png(panel.single(drawn, shown=False), widest=widest)
+        return figure.png(panel.single(drawn, shown=False), widest=widest)
 
     def save(self, path: str | os.PathLike[str], *, style: str | None = None, limits: Limits = "shared") -> None:
         """Write the explanation: `.png` the picture as `plot` draws it, `.npz` the arrays, without a suffix both.
@@ -233,15 +232,9 @@ class Explanation:
         `style` and `limits` are those of `plot`. Parent folders are made. `image()` and `overlay()` give the bare
         pixels. Another suffix is an InputError.
         """
-        path = Path(path)
-        suffix = path.suffix.lower()
-        if not path.name or (suffix in OTHER_FILES and suffix != ".npz"):
-            raise InputError(
-                f"save to .png (picture), .npz (arrays) or no suffix (both); got {path.suffix!r} in {path.name!r}"
-            )
-        one_file = suffix in (".png", ".npz")
-        stem, suffixes = (path.with_suffix(""), [path.suffix]) if one_file else (path, [".npz", ".png"])
-        write(self, stem, suffixes, self._png(style=style, limits=limits) if suffix != ".npz" else b"")
+        stem, suffixes = storage.parts(path)
+        drawn = any(suffix.lower() == ".png" for suffix in suffixes)
+        write(self, stem, suffixes, self._png(style=style, limits=limits) if drawn else b"")
 
     @staticmethod
     def load(path: str | os.PathLike[str]) -> Explanation:

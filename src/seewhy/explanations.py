@@ -13,11 +13,11 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from . import pictures
+from . import pictures, storage
 from .errors import ImageNotFoundError, InputError, InputTypeError, UnknownNameError, close_matches
-from .explanation import OTHER_FILES, WIDEST, Explanation, read, write
+from .explanation import WIDEST, Explanation, read, write
 from .pictures import Limits
-from .render import panel
+from .render import figure, panel
 
 Key: TypeAlias = str | tuple[str, str]
 
@@ -101,8 +101,8 @@ class Explanations(Mapping[Key, Explanation]):
         seen = _beside(parts[0], f"first {most} of {total}" if most and total > most else None)
         return [list(row) for row in zip(seen, *columns, strict=True)]
 
-    def _png(self, widest: int = panel.LONGEST, most: int | None = None, **how: Any) -> bytes:
-        return panel.png(panel.grid(self._rows(most, **how), shown=False)[0, 0], widest=widest)
+    def _png(self, widest: int = figure.LONGEST, most: int | None = None, **how: Any) -> bytes:
+        return figure.png(panel.grid(self._rows(most, **how), shown=False)[0, 0], widest=widest)
 
     def _repr_png_(self) -> bytes | None:
         try:
@@ -117,7 +117,7 @@ class Explanations(Mapping[Key, Explanation]):
         `style` and `limits` are those of `plot`. The name of another kind of file is an InputError.
         """
         folder = Path(path)
-        if folder.suffix.lower() in OTHER_FILES:
+        if folder.suffix.lower() in storage.OTHER_FILES:
             raise InputError(
                 f"save to a folder, or to a .png (the grid only); got {folder.suffix!r} in {folder.name!r}"
             )

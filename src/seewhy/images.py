@@ -61,6 +61,10 @@ class Images:
     def __len__(self) -> int:
         return len(self._items)
 
+    def part(self, start: int, stop: int) -> Images:
+        """Those from `start` to before `stop`."""
+        return Images(self._items[start:stop])
+
     def load(self, start: int, stop: int, preprocessing: Preprocessing) -> tuple[torch.Tensor, NDArray[np.uint8]]:
         """The model batch, float (n, C, H, W), and what the model saw, uint8 (n, H, W, 3), of images `start` to `stop`.
 
@@ -88,13 +92,14 @@ class Images:
         self._first_shape = next(iter(shapes), None)
 
 
-def gather(inputs: Any, sides: int = 2) -> Images:
+def gather(inputs: Any, sides: int = 2, first: int = 0) -> Images:
     """Everything image-like that the user may pass, checked, but not yet decoded.
 
     Accepts a path, PIL image, NumPy array (H, W[, 3 or 4]) or (N, H, W, 3) of uint8 or of floats in 0..1, a uint8
     tensor (C, H, W) or (N, C, H, W): pictures, which the transform takes; a float tensor (C, H, W) or (N, C, H, W):
     already transformed; or a list, tuple or iterator of these. For a model of signals (`sides` = 1), float tensors and
-    arrays (C, L) or (N, C, L); of videos and volumes (`sides` = 3), (C, T, H, W) or (N, C, T, H, W).
+    arrays (C, L) or (N, C, L); of videos and volumes (`sides` = 3), (C, T, H, W) or (N, C, T, H, W). Messages number
+    the images from `first`.
 
     Raises InputTypeError for anything else, InputError for shapes and values that are no image, and
     ImageNotFoundError or ImageFolderError for paths.
@@ -105,7 +110,7 @@ def gather(inputs: Any, sides: int = 2) -> Images:
     several = isinstance(inputs, (list, tuple, Iterator)) and not isinstance(inputs, io.IOBase)
     items: list[_Item] = []
     for value in inputs if several else (inputs,):
-        items += _items(value, len(items), sides)
+        items += _items(value, first + len(items), sides)
     if not items:
         raise InputError(f"The list of images is empty: an empty batch. Pass {ACCEPTED}.")
     return Images(items)

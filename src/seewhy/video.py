@@ -17,6 +17,7 @@ import PIL.Image
 from . import clips, pictures
 from .clips import Clip, Frame
 from .errors import GradientError, InputError, InputTypeError, SeewhyWarning, warn
+from .progress import bar
 from .render import colorize, overlay
 from .render.overlay import resized
 from .render.photo import require_whole
@@ -107,7 +108,10 @@ def explain_video(
     overlay(np.zeros((1, 1, 3), np.uint8), np.zeros((1, 1)), alpha=alpha, colormap=colormap)  # refuses wrong ones
     clip = clips.open_clip(source)
     asker = _Asker(explainer, method, options)
-    with clips.whole_or_nothing(out, clip.path) as part, _bar(progress, clip.count) as bar:
+    with (
+        clips.whole_or_nothing(out, clip.path) as part,
+        bar(progress, clip.count, doing="explaining", unit="frame") as told,
+    ):
         look = _look(asker, clip, _Look(target, layer, limits), batch_size)
         brush = _Brush(look.span, look.shows_whole(), look.of_input and alpha is None, alpha, colormap, labels)
         written, empty = 0, 0
@@ -118,7 +122,7 @@ def explain_video(
                     writer.write(brush.draw(frame, e, i))
                 written += len(frames)
                 empty += int((np.isfinite(e.scores) & ~e.maps.any((1, 2))).sum())
-                bar.update(len(frames))
+                told.update(len(frames))
         clips.check_written(part, written)
     _tell(clip, look, written, empty)
     return written
@@ -326,10 +330,3 @@ def _arranged(name: str, value: str, width: float, size: float, lines: int) -> s
 def _chunks(frames: Iterator[Frame], size: int | None) -> Iterator[list[Frame]]:
     while chunk := list(islice(frames, size or BATCH)):
         yield chunk
-
-
-def _bar(progress: bool | None, total: int | None) -> Any:
-    from tqdm.auto import tqdm
-
-    quiet = progress is None
-    return tqdm(total=total, desc="explaining", unit="frame", disable=None if quiet else not progress, delay=2 * quiet)

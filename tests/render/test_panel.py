@@ -14,7 +14,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from seewhy.render.colour import colorize
-from seewhy.render.panel import Label, Mark, Picture, Scale, draw, grid, merge, png, single
+from seewhy.render.figure import png
+from seewhy.render.panel import Label, Mark, Picture, Scale, draw, grid, merge, single
 
 LONG = "Egyptian cat, a domestic cat of Egypt with a really long name"
 HEAT = Scale(colormap="inferno", low=0.0, high=12.3456)

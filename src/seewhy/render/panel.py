@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import colour
+from .figure import new
 from .overlay import overlay
 from .signal import Ticks, tint
 from .text import fit, fit_end, width_of
@@ -18,7 +18,6 @@ from .tiles import columns_of, corners, tile
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 AxesGrid: TypeAlias = "NDArray[np.object_]"
 
@@ -28,9 +27,7 @@ BAR_GAP, BAR = 4.0, 5.0  # points from the picture to its colour bar, and the ba
 TICK, TICKS, GAP = 7.0, 14.0, 4.0  # points: size of the bar's numbers, what they take, and least room between them
 MARGIN, BETWEEN = 0.12, 0.10  # inches
 NARROWEST = 1.3  # inches of a column, so that its text has room
-DPI = 160
 OURS = "seewhy"  # the group of what is drawn here, to be told from what a user draws
-LONGEST = 30_000  # pixels that the drawing library can take on a side
 WHITE_BOX = {"facecolor": "white", "edgecolor": "#888888", "linewidth": 0.6, "boxstyle": "round,pad=0.25"}
 RED_BOX = {"facecolor": "#c62828", "edgecolor": "#c62828", "linewidth": 0.6, "boxstyle": "round,pad=0.25"}
 PLAIN: dict[str, Any] = {"parse_math": False, "usetex": False}  # names hold $ and _
@@ -321,7 +318,7 @@ def grid(rows: Sequence[Sequence[Picture]], *, widest: float | None = None, show
     steps = [height + max(_below(p, column * 72) for p in row) / 72 for row in rows]
     rights = _rights(rows, column)
     total = rights[-1] + MARGIN, above + sum(steps) + MARGIN
-    figure = _figure(total, shown)
+    figure = new(total, shown=shown)
     axes = np.empty((len(rows), len(rows[0])), dtype=object)
     for i, j in np.ndindex(*axes.shape):
         left, bottom = rights[j] - column, total[1] - above - sum(steps[:i]) - height
@@ -369,31 +366,3 @@ def _below(picture: Picture, width: float) -> float:
 def _beside(picture: Picture) -> float:
     """The points that the numbers to the left of the picture take."""
     return max((width_of(text, TICK) + 2 * GAP for _, text in picture.down), default=0.0)
-
-
-def _figure(size: tuple[float, float], shown: bool) -> Figure:
-    if shown:
-        from matplotlib import pyplot
-
-        figure = pyplot.figure(figsize=size, facecolor="white")
-    else:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-
-        figure = Figure(figsize=size, facecolor="white")
-        FigureCanvasAgg(figure)
-    figure.set_layout_engine("none")  # the places are exact already
-    return figure
-
-
-def png(axes: Axes, *, widest: int = LONGEST) -> bytes:
-    """The figure of the axes as a PNG file's bytes, 160 dots per inch and at most `widest` pixels wide."""
-    from PIL import Image
-
-    figure: Any = axes.figure
-    width, height = figure.get_size_inches()
-    figure.set_dpi(min(DPI, widest / width, LONGEST / height))
-    figure.canvas.draw()
-    file = io.BytesIO()
-    Image.fromarray(np.asarray(figure.canvas.buffer_rgba())[..., :3]).save(file, "PNG")
-    return file.getvalue()
