@@ -68,6 +68,7 @@ class Measured:
     """What the passes gave for a chunk.
 
     Attributes:
+        raw: what the model returned, where no graph was built for gradients.
         dead: where the gradient is exactly 0 for every image of the chunk: layers, and ``""`` for the input.
         why: of the candidates that were looked at, why they were chosen or passed over.
         whole: whether the request was for the whole graph, as it is once a shorter one was found incomplete.
@@ -82,6 +83,7 @@ class Measured:
     input_gradients: dict[BackwardRule, Tensor] = field(default_factory=dict)
     head: Head | None = None
     output_gradient: Tensor | None = None
+    raw: Any = None
     dead: list[str] = field(default_factory=list)
     why: dict[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
@@ -220,6 +222,7 @@ def measure(model: nn.Module, batch: Tensor, request: Request, scoring: Scoring)
 def _read(found: Measured, model: nn.Module, raw: Any, request: Request, scoring: Scoring) -> None:
     """Take what is requested out of what the model returned, `raw`, and out of the graph that led there."""
     observer, found.layers = found.observer, found.observer.captured
+    found.raw = None if request.gradients else raw
     for layer in found.layers:
         layer.step_past_relu(tensors(raw))
     if any(needs.score for needs in request.needs):

@@ -1,0 +1,57 @@
+"""Which layers to look at where none is named: convolutions and pooling layers, and the blocks of transformers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from ..engine.inputs import ModelInputs
+from ..engine.passes import Request, measure
+from ..errors import LayerError
+from ..given import FIRST, Given
+from ..layers import LayerInfo, find_layers
+from ..scoring import Scoring
+
+_LOOKED_AT = (
+    nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d,
+    nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d, nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d,
+    nn.LPPool1d, nn.LPPool2d, nn.FractionalMaxPool2d, nn.FractionalMaxPool3d,
+    nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d,
+    nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d,
+)  # fmt: skip
+
+
+def usual_layers(model: nn.Module, batch: Tensor, layout: Given, inputs: ModelInputs) -> list[str]:
+    """The names of the layers of a borrowed `model` that people look at, in the order in which they run on `batch`.
+
+    Every convolution and pooling layer whose output has positions; in a transformer, where positions are tokens or
+    before the channels, also every block: the outermost modules of a class that comes several times.
+
+    Raises:
+        LayerError: there are none.
+    """
+    request = Request((), everything=True, layout=layout, inputs=inputs)
+    seen = [info for info in measure(model, batch, request, Scoring(())).observer.seen if info.layout != "-"]
+    modules = {info.name: find_layers(model, info.name)[0].module for info in seen}
+    blocks = _blocks(seen, modules)
+    names = [info.name for info in seen if info.name in blocks or isinstance(modules[info.name], _LOOKED_AT)]
+    if not names:
+        raise LayerError(
+            "The model has no convolution, pooling layer or block whose positions could be worked out: name layers "
+            "with layer=; explainer.layers() lists what ran."
+        )
+    return names
+
+
+def _blocks(seen: Sequence[LayerInfo], modules: dict[str, nn.Module]) -> set[str]:
+    """The outermost modules of a class that comes several times, among those with children and channels last."""
+    inner = [info.name for info in seen if info.layout not in FIRST.values() and _has_parts(modules[info.name])]
+    times = Counter(type(modules[name]) for name in inner)
+    repeated = {name for name in inner if times[type(modules[name])] > 1}
+    return {name for name in repeated if not any(name.startswith(f"{other}.") for other in repeated)}
+
+
+def _has_parts(module: nn.Module) -> bool:
+    return not isinstance(module, nn.Sequential | nn.ModuleList) and next(module.children(), None) is not None
