@@ -1,0 +1,79 @@
+"""What images a network takes when they are made and not given: their size, channels and normalisation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..arguments import device_of
+from ..engine.inputs import ModelInputs
+from ..engine.look import look
+from ..errors import InputError
+from ..images import gather
+from ..layers import Layer
+from ..layouts import first_convolution
+
+if TYPE_CHECKING:
+    from ..explainer import Explainer
+
+SIZE = 128  # pixels of a side, where the network takes any
+
+
+class Canvas:
+    """The images of an explainer's model ``(n, channels, size, size)`` of 0..1, and how they become its input.
+
+    Args:
+        explainer: of the borrowed model.
+        layers: that are looked at, to try a size.
+        inputs: what else the model is called with.
+        size: pixels of a side; None: 128 if the model takes that, else what its transform gives.
+
+    Raises:
+        InputError: the model takes no pictures of one or three channels.
+    """
+
+    def __init__(self, explainer: Explainer, layers: Sequence[Layer], inputs: ModelInputs, size: int | None) -> None:
+        self._explainer, self._layers, self._inputs = explainer, layers, inputs
+        first = first_convolution(explainer._inner)
+        self.channels = first.in_channels if first else 3
+        if explainer._sides != 2 or self.channels not in (1, 3):
+            raise InputError(
+                f"Images are made for networks that take pictures of 1 or 3 channels; this one begins with {first}."
+            )
+        parameters = (p for p in explainer._inner.parameters() if p.is_floating_point())
+        self._dtype = next((p.dtype for p in parameters), torch.float32)
+        self.device = device_of(explainer._inner, explainer._device) or torch.device("cpu")
+        self.size = self._own_size() if size is None else size
+        self.widths = self._tried(self.size)
+
+    def to_input(self, images: Tensor) -> Tensor:
+        """Images in 0..1, normalised as the model's transform does, in the model's precision."""
+        mean, std = self._explainer._preprocessing.mean, self._explainer._preprocessing.std
+        if mean is None or std is None:
+            self._explainer._preprocessing.say_once(
+                "The normalisation of the model's transform is unknown, so images are given to it as 0..1."
+            )
+            return images.to(self._dtype)
+        shape = (-1, 1, 1)
+        return ((images - images.new_tensor(mean).view(shape)) / images.new_tensor(std).view(shape)).to(self._dtype)
+
+    def _own_size(self) -> int:
+        try:
+            self._tried(SIZE)
+        except Exception:  # the model's own: of another size it says so in its own way
+            noise = np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8)
+            batch, _ = self._explainer._load(gather(noise), 0, 1)
+            return int(batch.shape[-1])
+        return SIZE
+
+    def _tried(self, size: int) -> dict[str, int]:
+        """How many channels each layer has, in a run on an image of this size."""
+        blank = torch.full((1, self.channels, size, size), 0.5, device=self.device)
+        found, _ = look(
+            self._explainer._inner, self.to_input(blank), self._layers, self._explainer._layout, self._inputs
+        )
+        return {label: captured.value.shape[1] for label, captured in found.items()}

@@ -1,0 +1,33 @@
+"""How images climb: the numbers of each way to do it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .wobble import Wobble
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How images climb.
+
+    Attributes:
+        steps: how many.
+        rate: of each step: Adam's; where `normalised`, the root mean square of the change of the pixels, in 0..1.
+        wobble: how the image is shaken; None: not at all.
+        normalised: whether steps follow the gradient divided by its root mean square, instead of Adam's.
+        margin: the part of the image's side that is cut off at both ends at last.
+    """
+
+    steps: int
+    rate: float
+    wobble: Wobble | None
+    normalised: bool = False
+    margin: float = 0.0
+
+
+RECIPES = {
+    "fourier": Recipe(128, 0.05, Wobble()),
+    "maco": Recipe(128, 0.3, Wobble(1 / 8, (1.0, 2.0), 5.0, 0.05)),
+    "classic": Recipe(30, 0.03, None, normalised=True, margin=1 / 8),
+}
