@@ -32,6 +32,10 @@ class Canvas:
         inputs: what else the model is called with.
         size: pixels of a side; None: 128 if the model takes that, else what its transform gives.
 
+    Attributes:
+        channels, size, device: of the images.
+        widths: how many channels each layer has, by its label.
+
     Raises:
         InputError: the model takes no pictures of one or three channels.
     """
@@ -47,6 +51,7 @@ class Canvas:
         parameters = (p for p in explainer._inner.parameters() if p.is_floating_point())
         self._dtype = next((p.dtype for p in parameters), torch.float32)
         self.device = device_of(explainer._inner, explainer._device) or torch.device("cpu")
+        self.free = True  # whether the model takes other sizes than its transform's
         self.size = self._own_size() if size is None else size
         self.widths = self._tried(self.size)
 
@@ -67,6 +72,7 @@ class Canvas:
         except Exception:  # the model's own: of another size it says so in its own way
             noise = np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8)
             batch, _ = self._explainer._load(gather(noise), 0, 1)
+            self.free = False
             return int(batch.shape[-1])
         return SIZE
 

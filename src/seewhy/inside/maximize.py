@@ -15,7 +15,7 @@ from ..arguments import whole
 from ..engine.ascent import Ascent
 from ..engine.borrow import borrowed
 from ..engine.inputs import make_inputs
-from ..errors import InputError, UnknownNameError, close_matches
+from ..errors import InputError, UnknownNameError, close_matches, warn
 from ..layers import find_layers
 from ..progress import bar
 from ..render.tiles import corners, tile
@@ -170,6 +170,7 @@ def maximize(
             climber = Climber(ascent, canvas.to_input, explainer, labels, recipe, copies, seed, shown.update)
             parts = [_climbed(climber, objectives[i : i + step], starter) for i in range(0, len(objectives), step)]
     found = [one for part in parts for one in part]
+    _warn_of_dead(objectives, found)
     images = np.concatenate([_pixels(one.images, recipe) for one in found])
     return Maximized(
         images=images,
@@ -260,6 +261,14 @@ def _climbed(
 def is_out_of_memory(error: Exception) -> bool:
     """Whether an error says that memory does not suffice, on a GPU or the CPU."""
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def _warn_of_dead(objectives: Sequence[Objective], found: Sequence[Climbed]) -> None:
+    """Say which objectives no gradient ever reached: their images are noise."""
+    gone = torch.cat([one.gone.flatten(1).any(1).cpu() for one in found]).view(len(objectives), -1).any(1)
+    if dead := [one.name for one, reached in zip(objectives, gone.tolist(), strict=True) if not reached]:
+        more = f" and {len(dead) - 8} more" if len(dead) > 8 else ""
+        warn(f"No gradient reaches {', '.join(dead[:8])}{more}: dead, and the image shown for it is noise.")
 
 
 def _pixels(images: Tensor, recipe: Recipe) -> NDArray[np.uint8]:

@@ -75,6 +75,8 @@ class Stream:
         self._size = None if batch_size is None else whole(batch_size, "batch_size")
         if isinstance(images, str | os.PathLike) and Path(images).is_dir():
             images = _in_folder(Path(images))
+        if not isinstance(images, list | tuple | Iterator | Dataset | DataLoader):
+            images = gather(images, explainer._sides)
         self._images = images
         source = images.dataset if isinstance(images, DataLoader) else images
         self.classes = tuple(map(str, getattr(source, "classes", None) or ()))
@@ -100,9 +102,8 @@ class Stream:
             for batch in images:
                 yield from _cut(*_pair(batch), self._size)
             return
-        if not isinstance(images, list | tuple | Iterator | Dataset):
-            found = gather(images, self._explainer._sides)
-            yield from ((found.part(start, start + size), None) for start in range(0, len(found), size))
+        if isinstance(images, Images):
+            yield from ((images.part(start, start + size), None) for start in range(0, len(images), size))
             return
         items = map(_pair, _each(images))
         while chunk := list(islice(items, size)):
@@ -116,7 +117,7 @@ def _count(images: Any, source: Any) -> int | None:
     if isinstance(images, DataLoader):  # a sampler may take some of them only
         batches = len(images)
         return None if images.batch_size is None else min(batches * images.batch_size, len(source))
-    return len(images) if isinstance(images, list | tuple) or hasattr(images, "__len__") else 1
+    return len(images) if hasattr(images, "__len__") else None
 
 
 def _each(images: Any) -> Iterator[Any]:
