@@ -53,7 +53,8 @@ class Dream(Result):
 
     def __repr__(self) -> str:
         octaves, steps = self.history.shape
-        return f"Dream(layer={self.layer!r}, image={self.image.shape}, {octaves} octaves of {steps} steps)"
+        several = f"{octaves} octave{'s' * (octaves != 1)} of {steps} step{'s' * (steps != 1)}"
+        return f"Dream(layer={self.layer!r}, image={self.image.shape}, {several})"
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """The photo, and beside it the dream."""

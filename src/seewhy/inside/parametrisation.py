@@ -121,6 +121,6 @@ def _noise(names: Sequence[str], shape: tuple[int, ...], seed: int, draw: Callab
     """Noise for each name, the same whatever names there are besides."""
     drawn = []
     for name in names:
-        generator = torch.Generator().manual_seed(seed * 2**32 + zlib.crc32(name.encode()))
+        generator = torch.Generator().manual_seed(zlib.crc32(f"{seed} {name}".encode()))  # it takes 32 bits
         drawn.append(draw(shape, generator=generator))
     return torch.stack(drawn)
