@@ -326,7 +326,7 @@ std (0.229, 0.224, 0.225))
         predictions: list[list[Prediction]] = []
         with borrowed(self._inner), torch.no_grad():
             for start, stop in chunks(len(images), batch_size):
-                batch, _ = self._load(images, start, stop)
+                batch, _ = self._load(images, start, stop, seen=False)
                 raw = run(self._inner, batch, rest.part(start, stop, len(images)))
                 outputs = read_outputs(raw, stop - start, self._output, self._classes)
                 if outputs.classes is not None:
@@ -353,7 +353,7 @@ std (0.229, 0.224, 0.225))
         rest = make_inputs(model_args, model_kwargs)
         needs = Needs(activation=True, gradient=True)
         with borrowed(self._inner):
-            batch, _ = self._load(images, 0, 1)
+            batch, _ = self._load(images, 0, 1, seen=False)
             scoring = self._scoring(find_targets(None, 1), 0)
             request = Request((needs,), choose=True, layout=self._layout, inputs=rest.part(0, 1, len(images)))
             try:
@@ -374,9 +374,9 @@ std (0.229, 0.224, 0.225))
         shape = (1, first.in_channels if first else 3, *_USUAL[self._sides])
         return torch.from_numpy(generator.random(shape, np.float32))
 
-    def _load(self, images: Images, start: int, stop: int) -> tuple[Tensor, np.ndarray]:
-        """The chunk's batch where the model is and in its precision, and the pictures of it."""
-        batch, pictures = images.load(start, stop, self._preprocessing)
+    def _load(self, images: Images, start: int, stop: int, *, seen: bool = True) -> tuple[Tensor, np.ndarray]:
+        """The chunk's batch where the model is and in its precision, and the pictures of it, if they are to be seen."""
+        batch, pictures = images.load(start, stop, self._preprocessing, seen=seen)
         dtype = next((p.dtype for p in self._inner.parameters() if p.is_floating_point()), batch.dtype)
         return batch.to(device_of(self._inner, self._device) or batch.device, dtype), pictures
 
@@ -393,7 +393,7 @@ std (0.229, 0.224, 0.225))
         if len(images) != 1:
             raise TargetError(f"Similarity(to=...) takes one image or embedding; this is {len(images)} images. "
                               "For several give a list of targets.")  # fmt: skip
-        batch, _ = self._load(images, 0, 1)
+        batch, _ = self._load(images, 0, 1, seen=False)
         with torch.no_grad():
             outputs = read_outputs(run(self._inner, batch, rest), 1, self._output, self._classes)
         if outputs.embedding is None:

@@ -65,19 +65,25 @@ class Images:
         """Those from `start` to before `stop`."""
         return Images(self._items[start:stop])
 
-    def load(self, start: int, stop: int, preprocessing: Preprocessing) -> tuple[torch.Tensor, NDArray[np.uint8]]:
+    def joined(self, others: Images) -> Images:
+        """These, and then the others."""
+        return Images(self._items + others._items)
+
+    def load(
+        self, start: int, stop: int, preprocessing: Preprocessing, *, seen: bool = True
+    ) -> tuple[torch.Tensor, NDArray[np.uint8]]:
         """The model batch, float (n, C, H, W), and what the model saw, uint8 (n, H, W, 3), of images `start` to `stop`.
 
-        `stop` itself is not included. Raises InputError where sizes differ after the transform, ImageFileError where
-        a file cannot be read. An exception inside the user's transform passes through, with a note of which image it
-        was.
+        `stop` itself is not included; without pictures (n = 0) unless they are to be `seen`. Raises InputError where
+        sizes differ after the transform, ImageFileError where a file cannot be read. An exception inside the user's
+        transform passes through, with a note of which image it was.
         """
         items = self._items[start:stop]
         tensors = [_model_input(item, preprocessing) for item in items]
         self._check_shapes(items, tensors)
-        seen = _what_the_model_saw(items, tensors, preprocessing)
+        pictures = _what_the_model_saw(items, tensors, preprocessing) if seen else np.zeros((0, 0, 0, 3), np.uint8)
         device = next((t.device for t in tensors if t.device.type != "cpu"), torch.device("cpu"))
-        return torch.stack([t.to(device) for t in tensors]), seen
+        return torch.stack([t.to(device) for t in tensors]), pictures
 
     def _check_shapes(self, items: list[_Item], tensors: list[torch.Tensor]) -> None:
         shapes = {} if self._first_shape is None else {self._first_shape: self._items[0].name}

@@ -71,7 +71,7 @@ class Canvas:
             self._tried(SIZE)
         except Exception:  # the model's own: of another size it says so in its own way
             noise = np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8)
-            batch, _ = self._explainer._load(gather(noise), 0, 1)
+            batch, _ = self._explainer._load(gather(noise), 0, 1, seen=False)
             self.free = False
             return int(batch.shape[-1])
         return SIZE

@@ -273,7 +273,7 @@ def embed(
     if reducer is None and options:
         raise InputTypeError(f"method=None has no options; got {', '.join(options)}.")
     named = None if layer is None else _one(find_layers(explainer._inner, layer))
-    stream = Stream(explainer, images, batch_size=batch_size, progress=progress, doing="embedding")
+    stream = Stream(explainer, images, batch_size=batch_size, progress=progress, doing="embedding", seen=thumbnails)
     seen = Seen(explainer, named, make_inputs(model_args, model_kwargs), thumbnails)
     with borrowed(explainer._inner):
         for batch in stream:

@@ -32,10 +32,11 @@ class Batch:
 
     Attributes:
         input: the model's input ``(n, C, H, W)``, where the model is.
-        pictures: what the model sees, uint8 ``(n, H, W, 3)``.
+        pictures: what the model sees, uint8 ``(n, H, W, 3)``; none unless wanted.
         labels: index or name of each image's true class; empty where nothing says it.
         sources: each image's file; None for what was none.
         first: the number of the first image.
+        given: the images before the transform, for another network's.
     """
 
     input: Tensor
@@ -43,6 +44,7 @@ class Batch:
     labels: tuple[int | str, ...]
     sources: tuple[str | None, ...]
     first: int
+    given: Images
 
 
 class Stream:
@@ -56,6 +58,7 @@ class Stream:
         batch_size: images per pass; None: 16, of a loader its own.
         progress: whether to show a progress bar. None: where it takes more than 2 s, on a terminal or in a notebook.
         doing: what the bar says.
+        seen: whether the pictures of what the model sees are wanted; else there are none.
 
     Attributes:
         classes: the names of the classes that labels are indices of, where the data set knows them; else empty.
@@ -70,7 +73,9 @@ class Stream:
         batch_size: int | None = None,
         progress: bool | None = None,
         doing: str = "looking",
+        seen: bool = True,
     ) -> None:
+        self._seen = seen
         self._explainer, self._progress, self._doing = explainer, progress, doing
         self._size = None if batch_size is None else whole(batch_size, "batch_size")
         if isinstance(images, str | os.PathLike) and Path(images).is_dir():
@@ -88,8 +93,8 @@ class Stream:
             for images, labels in self._given():
                 found = images if isinstance(images, Images) else gather(images, self._explainer._sides, first)
                 count = len(found)
-                batch, pictures = self._explainer._load(found, 0, count)
-                yield Batch(batch, pictures, _plain(labels, count, first), found.sources, first)
+                batch, pictures = self._explainer._load(found, 0, count, seen=self._seen)
+                yield Batch(batch, pictures, _plain(labels, count, first), found.sources, first, found)
                 first += count
                 shown.update(count)
         if not first:
