@@ -14,7 +14,18 @@ from PIL import Image
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.mark.parametrize("example", ["quickstart.py", "custom_method.py"])
+SCRIPTS = (
+    "quickstart.py",
+    "custom_method.py",
+    "layer_by_layer.py",
+    "what_filters_look_for.py",
+    "feature_space_of_digits.py",
+    "top_images.py",
+    "where_networks_agree.py",
+)
+
+
+@pytest.mark.parametrize("example", SCRIPTS)
 def test_example(example, tmp_path):
     done = subprocess.run([sys.executable, ROOT / "examples" / example], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -24,12 +35,12 @@ def test_example(example, tmp_path):
 
 def test_every_example_is_run():
     names = {path.name for path in (ROOT / "examples").iterdir() if path.is_file()}
-    assert names == {"quickstart.py", "custom_method.py", "vgg16_walkthrough.py", "notebook.ipynb"}
+    assert names == {*SCRIPTS, "vgg16_walkthrough.py", "notebook.ipynb"}
 
 
 def test_the_readmes_code(tmp_path):
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    assert len(blocks) == 5
+    assert len(blocks) == 6
     (tmp_path / "readme.py").write_text("\n".join(blocks))
     done = subprocess.run([sys.executable, "readme.py"], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

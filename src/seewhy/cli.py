@@ -1,24 +1,24 @@
-"""The command line: ``seewhy explain``, ``seewhy layers`` and ``seewhy methods``."""
+"""The command line: ``seewhy explain``, ``inside``, ``layers`` and ``methods``."""
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from . import cli_inside
+from . import cli_options as options
 from ._version import __version__
 from .errors import InputError, SeewhyError
-from .terminal import fail, progress, quieten_transformers, say, short_warnings, to_nowhere
+from .terminal import fail, progress, say, short_warnings, to_nowhere
 
 if TYPE_CHECKING:
     from .bulk import Done, JsonList, Photo
-    from .explainer import Explainer, Prediction
+    from .explainer import Prediction
 
 SAMPLE = "cat"
 METHODS = ("saliency", "guided_backprop", "cam", "grad_cam", "guided_grad_cam")
@@ -32,6 +32,7 @@ EXAMPLES = """examples:
   seewhy explain photos/ --model nets:build --weights trained.pth --class-names names.txt --out why/
   seewhy explain photos/ --out why/ --json why.json --arrays
   seewhy explain clip.mp4 --out why.mp4             a video, frame by frame
+  seewhy inside channels dog.jpg                    what its layers see; more with: seewhy inside --help
   seewhy layers --model timm:resnet10t              what runs, and which layer would be chosen
   seewhy methods                                    every method and what it is
 """
@@ -40,8 +41,6 @@ LAYERS_EXAMPLES = """examples:
   seewhy layers --model resnet50 --weights none
   seewhy layers photo.jpg --model nets:build
 """
-MODEL = "resnet50 (torchvision) | timm:NAME | hf:NAME or hf:FOLDER | package.module:callable (the sample network)"
-WEIGHTS = "a file (state dict, .pth or .safetensors), 'none' (random) or 'default' (trained, downloaded; default)"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -87,12 +86,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     explain.set_defaults(run=_explain)
     _add_explain(explain)
+    cli_inside.add(commands)
     layers = commands.add_parser(
         "layers", help="list the layers of a network", epilog=LAYERS_EXAMPLES, formatter_class=style
     )
     layers.set_defaults(run=_layers)
     layers.add_argument("photo", nargs="?", metavar="PHOTO", help="the photo to run it on (noise)")
-    _add_model(layers)
+    options.add_model(layers)
     methods = commands.add_parser(
         "methods",
         help="list the methods",
@@ -103,11 +103,6 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_model(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", metavar="SPEC", help=MODEL)
-    parser.add_argument("--weights", metavar="FILE", help=WEIGHTS)
-
-
 def _add_explain(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add(
@@ -116,59 +111,19 @@ def _add_explain(parser: argparse.ArgumentParser) -> None:
         metavar="PHOTO",
         help="image files, folders of them, or one video; the sample photo of a cat if none",
     )
-    _add_model(parser)
+    options.add_model(parser)
     add("--class-names", metavar="FILE", help="text, a name a line; or JSON, a list or {index: name}")
     listed = f"methods, of: seewhy methods ({', '.join(METHODS)}, as the network allows)"
     add("--method", nargs="+", action="extend", metavar="NAME", help=listed)
     add("--target", metavar="CLASS", help="class name or index to explain (the predicted one)")
     add("--layer", action="append", metavar="NAME", help="layers to look at (chosen)")
-    add("--top", type=_whole, default=5, metavar="N", help="how many predictions to tell (5)")
-    add("--batch-size", type=_whole, metavar="N", help="images per pass (16)")
+    add("--top", type=options.whole, default=5, metavar="N", help="how many predictions to tell (5)")
+    add("--batch-size", type=options.whole, metavar="N", help="images per pass (16)")
     add("--style", metavar="NAME", help="overlay, map, color or channels (as the method is)")
     wanted = f"the picture (.png), or a folder for a picture each ({PICTURE}; {FOLDER} for more than 16 photos)"
     add("--out", metavar="PATH", help=wanted)
     add("--arrays", action="store_true", help="also keep the raw arrays, in a folder beside the picture")
     add("--json", metavar="FILE", help="also write predictions and what was explained; '-': to the terminal, alone")
-
-
-def _whole(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is less than 1")
-    return number
-
-
-def _explainer(arguments: argparse.Namespace, **own: Any) -> Explainer:
-    if arguments.model is None:
-        if arguments.weights:
-            raise InputError("--weights is for a network of your own: name it with --model, as in --model resnet50.")
-        from . import samples
-
-        return samples.explainer(**own)
-    from . import loading
-
-    if arguments.model.startswith("hf:"):
-        quieten_transformers()
-    return loading.load(arguments.model, arguments.weights or "DEFAULT", **own)
-
-
-def _class_names(path: str | None) -> dict[str, Any]:
-    """The option `class_names`, where a file of them is given."""
-    if path is None:
-        return {}
-    try:
-        text = Path(path).read_text("utf-8-sig").strip()
-        names = json.loads(text) if text[:1] in "[{" and text else text.splitlines()
-        if isinstance(names, dict):  # Keras' file has pairs of an ID and a name
-            names = {int(index): name[-1] if isinstance(name, list) else name for index, name in names.items()}
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(
-            f"--class-names {path!r} cannot be read: {reason}. Expected a name a line, or JSON."
-        ) from error
-    if not names:
-        raise InputError(f"--class-names {path!r} is empty. Expected a name a line, or JSON.")
-    return {"class_names": names if isinstance(names, dict) else [str(name).strip() for name in names]}
 
 
 def _told_apart(names: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -193,23 +148,19 @@ def _explain(arguments: argparse.Namespace) -> None:
         _explain_photos(arguments, given, methods)
 
 
-def _target(text: str | None) -> int | str | None:
-    return int(text) if text and re.fullmatch(r"\s*-?\d+\s*", text) else text
-
-
 def _explain_photos(arguments: argparse.Namespace, given: list[str], methods: list[str]) -> None:
     from . import bulk
 
     found = bulk.find_photos(given, [Path(arguments.out)] if arguments.out else [Path(PICTURE), Path(FOLDER)])
     out = _out(arguments.out, len(found), bulk.CHUNK)
     bulk.check_overwriting(found, out)
-    explainer = _explainer(arguments, **_class_names(arguments.class_names))
+    explainer = options.explainer(arguments, **options.class_names(arguments.class_names))
     if not given:
         from . import samples
 
         found = [bulk.Photo(samples.photo(SAMPLE), SAMPLE)]
     asked = bulk.Asked(
-        methods=tuple(methods or METHODS), default=not methods, target=_target(arguments.target),
+        methods=tuple(methods or METHODS), default=not methods, target=options.target(arguments.target),
         layer=arguments.layer, batch_size=arguments.batch_size, top=arguments.top,
     )  # fmt: skip
     targets: dict[str, None] = {}
@@ -299,16 +250,16 @@ def _explain_video(arguments: argparse.Namespace, given: list[str], methods: lis
     from .video import explain_video
 
     check_path(given[0])
-    explainer = _explainer(arguments, **_class_names(arguments.class_names))
+    explainer = options.explainer(arguments, **options.class_names(arguments.class_names))
     frames = explain_video(
         explainer, given[0], out, *(methods or ["grad_cam"]),
-        target=_target(arguments.target), layer=layers[0], batch_size=arguments.batch_size,
+        target=options.target(arguments.target), layer=layers[0], batch_size=arguments.batch_size,
     )  # fmt: skip
     say(f"Explained {frames} frames: {out}")
 
 
 def _layers(arguments: argparse.Namespace) -> None:
-    say(repr(_explainer(arguments).layers(arguments.photo)))
+    say(repr(options.explainer(arguments).layers(arguments.photo)))
 
 
 def _methods(_: argparse.Namespace) -> None:

@@ -53,11 +53,10 @@ def test_what_is_returned(explainer, method):
 @pytest.mark.parametrize("method", ["fourier", "classic"])
 def test_red_without_green_is_found_red_and_not_green(method):
     """Channel 0 is red, channel 1 minus green."""
+    explainer = Explainer(Colour(), transform=lambda image: torch.zeros(3, 8, 8))
+    objective = Direction("colours", [1.0, 1.0, 0.0])
     with pytest.warns(SeewhyWarning, match="normalisation"):
-        explainer = Explainer(Colour(), transform=lambda image: torch.zeros(3, 8, 8))
-        found = maximize(
-            explainer, objective=Direction("colours", [1.0, 1.0, 0.0]), method=method, size=16, steps=40, rate=0.3
-        )
+        found = maximize(explainer, objective=objective, method=method, size=16, steps=40, rate=0.3)
     red, green, _ = found.images[0].mean((0, 1))
     assert red > green + 60
 
@@ -291,7 +290,7 @@ def test_what_cannot_climb():
         def forward(self, x):
             return self.conv(x.detach()).mean((2, 3))
 
-    with pytest.raises(GradientError, match="does not depend on the image|No gradient"):
+    with pytest.raises(GradientError, match="does not depend on the image"):
         maximize(Explainer(Cut()), "conv", size=16, steps=2)
     broken = small_cnn()
     broken.left.bias.data[0] = torch.nan

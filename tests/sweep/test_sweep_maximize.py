@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from seewhy import samples
-from seewhy.inside.maximize import maximize
 from seewhy.engine.ascent import Ascent
 from seewhy.engine.borrow import borrowed
 from seewhy.engine.inputs import ModelInputs
+from seewhy.inside.maximize import maximize
 from seewhy.inside.objectives import Channel, Seen
 from seewhy.layers import find_layers
 

@@ -32,9 +32,7 @@ def usual_layers(model: nn.Module, batch: Tensor, layout: Given, inputs: ModelIn
     Raises:
         LayerError: there are none.
     """
-    request = Request((), everything=True, layout=layout, inputs=inputs)
-    seen = [info for info in measure(model, batch, request, Scoring(())).observer.seen if info.layout != "-"]
-    modules = {info.name: find_layers(model, info.name)[0].module for info in seen}
+    modules, seen = _with_positions(model, batch, layout, inputs)
     blocks = _blocks(seen, modules)
     names = [info.name for info in seen if info.name in blocks or isinstance(modules[info.name], _LOOKED_AT)]
     if not names:
@@ -43,6 +41,34 @@ def usual_layers(model: nn.Module, batch: Tensor, layout: Given, inputs: ModelIn
             "with layer=; explainer.layers() lists what ran."
         )
     return names
+
+
+def layers_of_type(
+    model: nn.Module, batch: Tensor, layout: Given, inputs: ModelInputs, kind: type[nn.Module]
+) -> list[str]:
+    """The names of the layers of one type whose output has positions, in the order in which they run on `batch`.
+
+    Raises:
+        LayerError: there are none.
+    """
+    modules, seen = _with_positions(model, batch, layout, inputs)
+    names = [info.name for info in seen if isinstance(modules[info.name], kind)]
+    if not names:
+        types = sorted({info.type for info in seen})
+        raise LayerError(
+            f"No module of type {kind.__name__} with positions ran. Types that did: {', '.join(types)}. A ReLU that is "
+            "called as a function belongs to the layer before it: 'name+relu'."
+        )
+    return names
+
+
+def _with_positions(
+    model: nn.Module, batch: Tensor, layout: Given, inputs: ModelInputs
+) -> tuple[dict[str, nn.Module], list[LayerInfo]]:
+    """Every call of a module whose output has positions, in order, and the modules by the names of their calls."""
+    request = Request((), everything=True, layout=layout, inputs=inputs)
+    seen = [info for info in measure(model, batch, request, Scoring(())).observer.seen if info.layout != "-"]
+    return {info.name: find_layers(model, info.name)[0].module for info in seen}, seen
 
 
 def _blocks(seen: Sequence[LayerInfo], modules: dict[str, nn.Module]) -> set[str]:
