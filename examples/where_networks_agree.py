@@ -1,5 +1,7 @@
 """Where two networks agree: two small networks for digits that differ in their first random weights only, by CKA."""
 
+from itertools import pairwise
+
 import torch
 from sklearn.datasets import load_digits
 from torch import nn
@@ -19,7 +21,7 @@ def trained(seed, epochs):
     torch.manual_seed(seed)
     widths = [1, 16, 16, 32, 32]
     layers = []
-    for i, (channels, width) in enumerate(zip(widths, widths[1:], strict=False)):
+    for i, (channels, width) in enumerate(pairwise(widths)):
         pool = [nn.MaxPool2d(2)] if i % 2 else []
         layers += [nn.Conv2d(channels, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU(), *pool]
     model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 10))

@@ -200,7 +200,8 @@ def _do_maximize(explainer: Any, arguments: argparse.Namespace) -> Result:
         raise InputError("Say what to maximize: channels of a --layer, or a --class; one of the two.")
     given = _given(arguments, "layer", "channels", "method", "size", "steps", "seed")
     if arguments.classes:
-        given["objective"] = [inside.Logit(options.target(name)) for name in arguments.classes]
+        classes = map(options.target, arguments.classes)
+        given["objective"] = [inside.Logit(cls) for cls in classes if cls is not None]
     return inside.maximize(explainer, **given)
 
 

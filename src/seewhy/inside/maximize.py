@@ -18,6 +18,7 @@ from ..engine.inputs import make_inputs
 from ..errors import InputError, UnknownNameError, close_matches, warn
 from ..layers import find_layers
 from ..progress import bar
+from ..render.text import fit
 from ..render.tiles import corners, tile
 from .canvas import Canvas
 from .climb import Climbed, Climber
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from ..explainer import Explainer
 
 MOST = 64  # channels where none are named
+CAPTION = 7.0  # points
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
@@ -70,8 +72,9 @@ class Maximized(Result):
     @property
     def _captions(self) -> list[str]:
         """The short names: of channels of one layer the numbers alone."""
-        end = f" of {self.layer}"
-        short = [name.removesuffix(end).removeprefix("channel ") if self.layer else name for name in self.names]
+        short = [name.replace(f" of {self.layer}", "") if self.layer else name for name in self.names]
+        if all(name.startswith("channel ") and name[8:].isdecimal() for name in short):
+            short = [name[8:] for name in short]
         return [name for name in short for _ in range(self.copies)]
 
     def plot(self, ax: Axes | None = None) -> Axes:
@@ -80,9 +83,10 @@ class Maximized(Result):
         columns, (height, width) = self._columns, self.images.shape[1:3]
         ax.imshow(tile(list(self.images), columns), interpolation="nearest" if width < 64 else "antialiased")
         places = corners(len(self), height, width, columns)
+        room = 72 * ax.get_window_extent().width / ax.figure.dpi / columns - 2 * CAPTION  # points
         for caption, (x, y) in zip(self._captions, places, strict=True):
             ax.text(
-                x + width * 0.03, y + height * 0.03, caption, va="top", fontsize=7, color="white", clip_on=True,
+                x + width * 0.03, y + height * 0.03, fit(caption, room, CAPTION, lines=3), va="top", fontsize=CAPTION, color="white", clip_on=True,
                 parse_math=False, bbox={"facecolor": "black", "alpha": 0.55, "linewidth": 0, "pad": 1.0},
             )  # fmt: skip
         ax.set_title(f"{self.layer or 'classes'}, {self.method}", fontsize=9, parse_math=False)
