@@ -12,7 +12,7 @@ from seewhy.errors import InputError, InputTypeError, UnknownNameError
 from seewhy.explanation import Explanation
 from seewhy.explanations import Explanations
 from seewhy.pictures import draw, in_words, spans
-from seewhy.render import channel_grid, colorize, in_colour, overlay, panel
+from seewhy.render import channel_grid, colorize, figure, in_colour, overlay, panel
 from seewhy.render.frames import places
 from seewhy.render.signal import lanes, strip
 
@@ -345,7 +345,7 @@ def test_a_probability_is_never_said_to_be_0_or_1_when_it_is_not(probability: fl
 def test_a_capped_notebook_picture_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     many = _heat(*np.linspace(1, 2, 70))
     drawn: list[Any] = []
-    monkeypatch.setattr(panel, "png", lambda axes, **_: drawn.append(axes.get_title()) or b"")
+    monkeypatch.setattr(figure, "png", lambda axes, **_: drawn.append(axes.get_title()) or b"")
     many._repr_png_()
     many[:64]._repr_png_()
     assert drawn == ["grad_cam\nlayer4\nfirst 64 of 70 images", "grad_cam\nlayer4"]

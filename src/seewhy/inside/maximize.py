@@ -86,8 +86,9 @@ class Maximized(Result):
         room = 72 * ax.get_window_extent().width / ax.figure.dpi / columns - 2 * CAPTION  # points
         for caption, (x, y) in zip(self._captions, places, strict=True):
             ax.text(
-                x + width * 0.03, y + height * 0.03, fit(caption, room, CAPTION, lines=3), va="top", fontsize=CAPTION, color="white", clip_on=True,
-                parse_math=False, bbox={"facecolor": "black", "alpha": 0.55, "linewidth": 0, "pad": 1.0},
+                x + width * 0.03, y + height * 0.03, fit(caption, room, CAPTION, lines=3), va="top", fontsize=CAPTION,
+                color="white", clip_on=True, parse_math=False,
+                bbox={"facecolor": "black", "alpha": 0.55, "linewidth": 0, "pad": 1.0},
             )  # fmt: skip
         ax.set_title(f"{self.layer or 'classes'}, {self.method}", fontsize=9, parse_math=False)
         ax.set_axis_off()

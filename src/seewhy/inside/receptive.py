@@ -159,11 +159,18 @@ def _gradient(
 def _fit(positions: Sequence[int], seen: NDArray[np.bool_], count: int) -> Side | None:
     """The affine map from `positions` to the pixels that each of them has `seen`, exact to one; None if there is none.
 
-    Ends at the edges of the input are cut off there, perhaps, and tell nothing.
+    Ends at the edges of the input are cut off there, perhaps, and tell nothing. The outermost positions may be cut off
+    before them, by the padding of a layer on the way, so it is also tried without these.
     """
     length = seen.shape[1]
     spans = [(p, int(row.argmax()), length - int(row[::-1].argmax())) for p, row in zip(positions, seen, strict=True)
              if row.any()]  # fmt: skip
+    inner = [span for span in spans if 0 < span[0] < count - 1]
+    return _fitted(spans, length, count) or _fitted(inner, length, count)
+
+
+def _fitted(spans: Sequence[tuple[int, int, int]], length: int, count: int) -> Side | None:
+    """The map from positions to spans ``(position, first pixel, one after the last)``; None if there is none."""
     starts = np.array([(p, first) for p, first, _ in spans if first > 0]).reshape(-1, 2)
     stops = np.array([(p, last) for p, _, last in spans if last < length]).reshape(-1, 2)
     if not (len(starts) and len(stops)):

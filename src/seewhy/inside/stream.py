@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import io
+import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,12 +19,12 @@ from ..arguments import BATCH_SIZE, whole
 from ..errors import InputError, InputTypeError
 from ..images import Images, gather
 from ..progress import bar
+from .items import chunks, plain
 
 if TYPE_CHECKING:
     from ..explainer import Explainer
 
-_IMAGE_KEYS = ("pixel_values", "image", "images", "img")
-_LABEL_KEYS = ("label", "labels", "target", "fine_label")
+_IMAGES = (str, bytes, os.PathLike, np.ndarray, Tensor, Mapping, io.IOBase)  # can be iterated, but are no collections
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,8 @@ class Stream:
     Args:
         explainer: whose transform and model the images are for.
         images: what `explain` takes, a `DataLoader`, a `Dataset`, a folder of photos (searched to its depths; where it
-            has several folders their names are the labels), or any iterator. Items and batches may be pairs
-            ``(image, label)`` or mappings with ``"image"`` and ``"label"``.
+            has several folders their names are the labels), or anything to be iterated. Items and batches may be
+            pairs ``(image, label)`` or mappings with ``"image"`` and ``"label"``, and an item several images.
         batch_size: images per pass; None: 16, of a loader its own.
         progress: whether to show a progress bar. None: where it takes more than 2 s, on a terminal or in a notebook.
         doing: what the bar says.
@@ -80,11 +81,11 @@ class Stream:
         self._size = None if batch_size is None else whole(batch_size, "batch_size")
         if isinstance(images, str | os.PathLike) and Path(images).is_dir():
             images = _in_folder(Path(images))
-        if not isinstance(images, list | tuple | Iterator | Dataset | DataLoader):
+        if isinstance(images, _IMAGES) or not isinstance(images, Iterable | Dataset):
             images = gather(images, explainer._sides)
         self._images = images
         source = images.dataset if isinstance(images, DataLoader) else images
-        self.classes = tuple(map(str, getattr(source, "classes", None) or ()))
+        self.classes = _classes(source)
         self.count = _count(images, source)
 
     def __iter__(self) -> Iterator[Batch]:
@@ -94,7 +95,8 @@ class Stream:
                 found = images if isinstance(images, Images) else gather(images, self._explainer._sides, first)
                 count = len(found)
                 batch, pictures = self._explainer._load(found, 0, count, seen=self._seen)
-                yield Batch(batch, pictures, _plain(labels, count, first), found.sources, first, found)
+                known = () if labels is None else plain(labels, count, first)
+                yield Batch(batch, pictures, known, found.sources, first, found)
                 first += count
                 shown.update(count)
         if not first:
@@ -103,74 +105,39 @@ class Stream:
     def _given(self) -> Iterator[tuple[Any, Any]]:
         """Chunks of images with their labels."""
         images, size = self._images, self._size or BATCH_SIZE
-        if isinstance(images, DataLoader):
-            for batch in images:
-                yield from _cut(*_pair(batch), self._size)
-            return
         if isinstance(images, Images):
-            yield from ((images.part(start, start + size), None) for start in range(0, len(images), size))
-            return
-        items = map(_pair, _each(images))
-        while chunk := list(islice(items, size)):
-            labels = [label for _, label in chunk]
-            yield [image for image, _ in chunk], None if all(label is None for label in labels) else labels
+            return ((images.part(start, start + size), None) for start in range(0, len(images), size))
+        batched = isinstance(images, DataLoader) and (images.batch_size or images.batch_sampler) is not None
+        return chunks(_each(images), self._size if batched else size, self._explainer._sides, batched=batched)
+
+
+def _classes(source: Any) -> tuple[str, ...]:
+    """The class names that a data set knows, or the one that it is a part of."""
+    while not hasattr(source, "classes") and hasattr(source, "dataset"):
+        source = source.dataset
+    classes = getattr(source, "classes", None)
+    return tuple(map(str, classes)) if isinstance(classes, list | tuple | np.ndarray) else ()
 
 
 def _count(images: Any, source: Any) -> int | None:
-    if isinstance(source, IterableDataset) or isinstance(images, Iterator):
+    if isinstance(source, IterableDataset) or not hasattr(images, "__len__"):
         return None
     if isinstance(images, DataLoader):  # a sampler may take some of them only
-        batches = len(images)
-        return None if images.batch_size is None else min(batches * images.batch_size, len(source))
-    return len(images) if hasattr(images, "__len__") else None
+        most = len(source) if hasattr(source, "__len__") else math.inf
+        return None if images.batch_size is None else int(min(len(images) * images.batch_size, most))
+    return len(images)
 
 
 def _each(images: Any) -> Iterator[Any]:
-    """The items of a sequence, iterator or data set."""
+    """The items of a sequence, iterator or data set, the batches of a loader."""
     if isinstance(images, Dataset) and not isinstance(images, IterableDataset):
-        return (images[i] for i in range(len(images)))  # type: ignore[arg-type]
+        if not hasattr(images, "__len__"):
+            raise InputTypeError(
+                f"The data set {type(images).__name__} has no length: give it a __len__, or wrap it in a DataLoader "
+                "with a sampler."
+            )
+        return (images[i] for i in range(len(images)))
     return iter(images)
-
-
-def _pair(item: Any) -> tuple[Any, Any]:
-    """The image or images, and the label or labels if there are any, of one item or batch."""
-    if isinstance(item, Mapping):
-        image = next((item[key] for key in _IMAGE_KEYS if key in item), None)
-        if image is None:
-            raise InputTypeError(
-                f"An item of the data set is a mapping with {', '.join(map(repr, item))}; expected one of "
-                f"{', '.join(map(repr, _IMAGE_KEYS))}, and the label in {', '.join(map(repr, _LABEL_KEYS))}."
-            )
-        return image, next((item[key] for key in _LABEL_KEYS if key in item), None)
-    if isinstance(item, list | tuple):
-        if not item:
-            raise InputTypeError("An item of the data set is empty; expected an image, or (image, label).")
-        return item[0], item[1] if len(item) > 1 else None
-    return item, None
-
-
-def _cut(images: Any, labels: Any, size: int | None) -> Iterator[tuple[Any, Any]]:
-    """A loader's batch in chunks of `size`; None: as it is."""
-    step = size or max(len(images), 1)
-    for start in range(0, len(images), step):
-        part = slice(start, start + step)
-        yield images[part], None if labels is None else labels[part]
-
-
-def _plain(labels: Any, count: int, first: int) -> tuple[int | str, ...]:
-    """Labels as integers or names."""
-    if labels is None:
-        return ()
-    labels = labels.tolist() if isinstance(labels, Tensor | np.ndarray) else list(labels)
-    plain: list[Any] = [one.item() if isinstance(one, Tensor | np.generic) else one for one in labels]
-    for i, label in enumerate(plain):
-        if isinstance(label, bool) or not isinstance(label, int | str):
-            raise InputTypeError(
-                f"The label of image {first + i} is {label!r}; expected the index or the name of a class."
-            )
-    if len(plain) != count:
-        raise InputError(f"{len(plain)} labels for the {count} images from number {first} on: one is needed for each.")
-    return tuple(plain)
 
 
 def _in_folder(folder: Path) -> Sequence[Any]:
@@ -189,7 +156,7 @@ def as_labels(given: Any, streamed: Sequence[int | str], count: int) -> tuple[in
         InputError: there are not as many as images.
     """
     if given is not None:
-        return _plain(given, count, 0)
+        return plain(given, count, 0)
     if streamed and len(streamed) != count:
         raise InputError(f"{len(streamed)} of {count} images have a label: all or none must have one.")
     return tuple(streamed)

@@ -50,4 +50,4 @@ def draw(ax: Axes, tiles: NDArray[np.uint8], values: NDArray[np.floating], numbe
 def _points_of(ax: Axes, height: int, width: int) -> float:
     """How many points a pixel of a page takes on the Axes."""
     place = ax.get_window_extent()
-    return float(min(place.width / width, place.height / height) * 72 / ax.get_figure(root=True).dpi)
+    return float(min(place.width / width, place.height / height) * 72 / ax.figure.dpi)
