@@ -112,6 +112,14 @@ class TestActivations:
         found = channels(Explainer(model), picture(1, 3, 24, 24), [model.features[0], "features.3#1"])
         assert found.layers == ("features.0", "features.3#1")
 
+    @pytest.mark.parametrize("by", ["activation", "gradient"])
+    def test_with_the_functional_relu_after_it(self, by):
+        explainer, image = Explainer(testing.small_cnn()), picture(1, 3, 16, 24)
+        plain = channels(explainer, image, "body").activations["body"]
+        found = channels(explainer, image, ["body+relu"], by=by)
+        np.testing.assert_array_equal(found.activations["body+relu"], plain.clip(0))
+        assert found.zeros[0] == (plain <= 0).mean() > 0.1
+
     def test_values_without_positions(self):
         model, image = testing.small_cnn(), picture(1, 3, 32, 32)
         found = channels(Explainer(model), image, ["head", "stem"])

@@ -403,6 +403,17 @@ class TestMistakes:
         with pytest.raises(errors.InputError, match=f"{count} labels for the 2 images from number 0"):
             as_labels(LABELS[:count], (), 2)
 
+    @pytest.mark.parametrize("labels", ["ab", b"ab", 3, {0: "a", 1: "b"}, torch.tensor(1)])
+    def test_labels_that_are_no_list(self, labels):
+        with pytest.raises(errors.InputTypeError, match="a list with one for each image"):
+            as_labels(labels, (), 2)
+
+    def test_a_column_of_labels(self, explainer):
+        """As some data sets have them: (N, 1)."""
+        loader = DataLoader([(image, np.array([label])) for image, label in zip(IMAGES, LABELS, strict=True)], 3)
+        assert whole(batches(explainer, loader)[0])[1] == LABELS
+        assert as_labels(np.array(LABELS)[:, None], (), 7) == tuple(LABELS)
+
     def test_items_that_hold_no_image(self, explainer):
         with pytest.raises(errors.InputTypeError, match=r"mapping with 'text', 'y'; expected one of 'pixel_values'"):
             batches(explainer, [{"text": "a", "y": 1}])

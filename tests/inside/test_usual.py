@@ -47,8 +47,8 @@ def test_squeeze_and_excitation_has_no_positions():
 
 def test_vision_transformer():
     """Its patch embedding and its blocks, not what is in the blocks."""
-    model = torchvision.models.VisionTransformer(32, 8, 3, 2, 16, 32)
-    assert usual(model, 1, 3, 32, 32) == ["conv_proj", *(f"encoder.layers.encoder_layer_{i}" for i in range(3))]
+    model = torchvision.models.VisionTransformer(32, 8, 2, 2, 16, 32)
+    assert usual(model, 1, 3, 32, 32) == ["conv_proj", *(f"encoder.layers.encoder_layer_{i}" for i in range(2))]
 
 
 def test_swin():
@@ -67,6 +67,13 @@ def test_timm_variants_of_layers():
     assert "conv_head" in found
     found = usual(timm.create_model("mixer_s32_224"), 1, 3, 224, 224)
     assert found == ["stem.proj", *(f"blocks.{i}" for i in range(8))]
+
+
+def test_blocks_and_not_the_stages_that_hold_them():
+    timm = pytest.importorskip("timm")
+    model = timm.create_model("swin_tiny_patch4_window7_224", depths=(2, 2), num_heads=(2, 2), embed_dim=16)
+    blocks = [f"layers.{stage}.blocks.{i}" for stage in (0, 1) for i in (0, 1)]
+    assert usual(model, 1, 3, 224, 224) == ["patch_embed.proj", *blocks]
 
 
 def test_signals_and_volumes():

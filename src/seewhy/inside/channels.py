@@ -157,7 +157,8 @@ class Channels(Result):
         self, names: Sequence[str], longest: float, columns: int | None = None, rows: int | None = None
     ) -> sheet.Sheet:
         columns = max(map(self._columns, names)) if columns is None else whole(columns, "columns")
-        rows = sheet.rows_for(len(names), columns, longest) if rows is None else whole(rows, "rows")
+        shape = self.shapes[names[0]]
+        rows = sheet.rows_for(len(names), columns, longest, shape[1:]) if rows is None else whole(rows, "rows")
         notes = [f"the {max(map(len, self.numbers.values()))} of most {self._by}"] if self.ranked else []
         if len(names) < len(self) and longest == SHORT:
             notes.append(f"{len(names)} of {len(self)} layers")
@@ -250,24 +251,20 @@ def channels(
         raise InputError(f"channels looks at one image, and {len(images)} are given: call it once for each.")
     if layer is None and isinstance(channels, Mapping):
         layer = list(channels)
-    layers = [] if layer is None or isinstance(layer, type) else _found(explainer, layer)
+    named = [] if layer is None or isinstance(layer, type) else _found(explainer, layer)
     with borrowed(model):
         batch, pictures = explainer._load(images, 0, 1)
-        if layer is None:
-            layers = _found(explainer, usual_layers(model, batch, explainer._layout, inputs))
-        elif isinstance(layer, type):
-            layers = _found(explainer, layers_of_type(model, batch, explainer._layout, inputs, layer))
+        layers = named or _worked_out(explainer, batch, layer, inputs)
         wanted = picks.of_layers(explainer, layers)
         seen = _Seen.of(explainer, batch, layers, inputs, picks)
-        kept = [Kept.of(one, seen.gradients.get(label), wanted.get(label), top) for label, one in seen.found.items()]
+        kept = [_kept(one, seen, wanted, top) for one in seen.found.values()]
     if seen.silent:
         warn(
             f"The score of {seen.target} has no gradient at the positions of {', '.join(seen.silent)}: the channels "
             "there are in the order of their numbers."
         )
-    names = tuple(one.name for one in kept)
     return Channels(
-        layers=names,
+        layers=tuple(one.name for one in kept),
         activations={one.name: one.activation for one in kept},
         numbers={one.name: one.numbers for one in kept},
         values={one.name: one.values for one in kept},
@@ -283,6 +280,18 @@ def channels(
         source=images.sources[0],
         provenance={"model": type(model).__name__},
     )
+
+
+def _kept(one: Captured, seen: _Seen, wanted: Mapping[str, list[int]], top: int | None) -> Kept:
+    return Kept.of(one, seen.gradients.get(one.label), wanted.get(one.label), top)
+
+
+def _worked_out(explainer: Explainer, batch: Tensor, layer: type | None, inputs: ModelInputs) -> list[Layer]:
+    """The layers that are looked at where none is named, or those of a type."""
+    model, layout = explainer._inner, explainer._layout
+    if layer is None:
+        return _found(explainer, usual_layers(model, batch, layout, inputs))
+    return _found(explainer, layers_of_type(model, batch, layout, inputs, layer))
 
 
 def _found(explainer: Explainer, layer: Any) -> list[Layer]:

@@ -131,7 +131,7 @@ def plain(labels: Any, count: int, first: int = 0) -> tuple[int | str, ...]:
 def _listed(labels: Any) -> list[Any]:
     if isinstance(labels, Tensor | np.ndarray):
         labels = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
-        labels = labels.tolist()
+        labels = labels.tolist()  # a plain number where there is no dimension
     if isinstance(labels, str | bytes | Mapping) or not isinstance(labels, Iterable):
         raise InputTypeError(f"Labels are a list with one for each image, not {labels!r}.")
     return list(labels)

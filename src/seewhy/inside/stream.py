@@ -153,6 +153,7 @@ def as_labels(given: Any, streamed: Sequence[int | str], count: int) -> tuple[in
     """The labels of all `count` images: those `given` to the function, else those that came with the images, if any.
 
     Raises:
+        InputTypeError: they are no list, or one is neither an index nor a name.
         InputError: there are not as many as images.
     """
     if given is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from torch import Tensor, nn
 
@@ -72,11 +72,22 @@ def _with_positions(
 
 
 def _blocks(seen: Sequence[LayerInfo], modules: dict[str, nn.Module]) -> set[str]:
-    """The outermost modules of a class that comes several times, among those with children and channels last."""
+    """The blocks of a transformer: of modules with children and channels last, those of a class that comes several
+    times; the outermost, but for stages, which hold them in a list.
+    """
     inner = [info.name for info in seen if info.layout not in FIRST.values() and _has_parts(modules[info.name])]
     times = Counter(type(modules[name]) for name in inner)
     repeated = {name for name in inner if times[type(modules[name])] > 1}
-    return {name for name in repeated if not any(name.startswith(f"{other}.") for other in repeated)}
+    within = {modules[name] for name in repeated}
+    blocks = {name for name in repeated if within.isdisjoint(_listed(modules[name]))}
+    return {name for name in blocks if not any(name.startswith(f"{other}.") for other in blocks)}
+
+
+def _listed(module: nn.Module) -> Iterator[nn.Module]:
+    """The modules that a module holds in lists."""
+    for child in module.children():
+        if isinstance(child, nn.Sequential | nn.ModuleList):
+            yield from child.children()
 
 
 def _has_parts(module: nn.Module) -> bool:

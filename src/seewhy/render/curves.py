@@ -9,23 +9,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .panel import PLAIN
-from .text import fit_end
+from .text import fit_end, width_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 LOOKS = (("#bd1f01", "s"), ("#3f90da", "o"), ("#832db6", "^"))  # colour and marker, as colours alone may be confused
-SMALL, NAME = 8.0, 130.0  # points: of letters, and the room for a layer's name
+SMALL, NAME = 8.0, 230.0  # points: of letters, and the room for a layer's name
 MOST = 60  # names that have room
 
 
 def size_of(names: Sequence[str]) -> tuple[float, float]:
     """The size in inches of a figure of so many layers.
 
-    >>> size_of(["conv1", "conv2"]), size_of(["conv"] * 60)
-    ((5.0, 4.2), (11.0, 4.2))
+    >>> size_of(["conv1", "conv2"])[0], size_of(["conv"] * 60)[0]
+    (5.0, 11.0)
     """
-    return min(max(5.0, 0.17 * len(names) + 0.8), 11.0), 4.2
+    longest = max(width_of(name, SMALL) for name in names)
+    return min(max(5.0, 0.17 * len(names) + 0.8), 11.0), 3.0 + min(longest, NAME) / 72
 
 
 def draw(ax: Axes, names: Sequence[str], curves: Mapping[str, NDArray[np.floating]]) -> Axes:

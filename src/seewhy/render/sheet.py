@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import signal
-from .channels import BLANK, COLUMNS, SMALLEST, channel_grid, standardized
+from .channels import BLANK, COLUMNS, SMALLEST, standardized
 from .panel import PLAIN
 from .text import fit, fit_end, width_of
-from .tiles import columns_of, corners
+from .tiles import columns_of, corners, tile
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,7 +27,7 @@ LINE = 1.35  # height of a line in sizes of its letters
 LEFT = 24.0  # points for the numbers of rows
 BETWEEN = 10.0  # points between layers
 NARROWEST = 130.0  # points of a layer's place, so that its name has room
-WIDE = 4  # times as wide as high is a tile that gets more room
+WIDE = 4  # times as wide as high is a tile that gets more room, as high as wide one that gets less width
 INDENT = 3.0  # points that a layout leaves around the Axes
 STANDARDIZED = "grey: a channel's mean, black and white: 2 standard deviations from it"
 LABELS = 16  # numbers beside the rows of a signal
@@ -86,15 +86,21 @@ def _lengths(shape: Sequence[int]) -> int:
     return -(-shape[-1] // (WIDE * shape[-2])) if len(shape) > 1 else 1
 
 
-def rows_for(layers: int, columns: int, longest: float) -> int:
+def rows_for(layers: int, columns: int, longest: float, shape: Sequence[int] = (1, 1)) -> int:
     """How many rows of tiles each of so many layers may have in a figure `longest` inches high; at least one.
 
     >>> rows_for(54, 16, 60), rows_for(54, 4, 60)
     (1, 6)
     """
-    beside = max(1, min(layers, COLUMNS // columns))
-    tile, deep = PAGE / (columns * beside), -(-layers // beside)
-    return max(1, int((72 * longest / deep - 2 * LINE * TITLE - BETWEEN) / tile))
+    beside = _beside(layers, columns)
+    wide, deep = PAGE / (columns * beside), -(-layers // beside)
+    high = wide * min(WIDE, shape[-2] / shape[-1]) if len(shape) > 1 else wide
+    return max(1, int((72 * longest / deep - 2 * LINE * TITLE - BETWEEN) / high))
+
+
+def _beside(layers: int, columns: int) -> int:
+    """How many layers stand side by side."""
+    return max(1, min(layers, COLUMNS // columns, int(PAGE // NARROWEST)))
 
 
 def layer_picture(
@@ -121,20 +127,27 @@ def layer_picture(
     shown = values if rows is None else values[: rows * columns]
     if len(shown) < len(values):
         parts.append(f"first {len(shown):,} of {len(values):,}")
-    pixels, across = channel_grid(shown, columns=columns), min(columns, len(shown))
-    larger = -(-SMALLEST // min(shown.shape[1:]))
-    tall, wide = (larger * side for side in shown.shape[1:])
+    across, grey = min(columns, len(shown)), _enlarged(standardized(shown))
+    pixels = tile([channel[..., None].repeat(3, axis=2) for channel in grey], columns=across)
+    tall, wide = grey.shape[1:]
     places = corners(len(shown), tall, wide, across)
     firsts = tuple((y + (tall - 1) / 2, str(i)) for i, (_, y) in enumerate(places) if i % columns == 0)
     return Block(
         pixels=pixels,
-        across=across * min(1, wide / tall),
+        across=across * min(1, WIDE * wide / tall),
         name=name,
         about=" · ".join(parts),
         lengths=_lengths(shown.shape),
         rows=firsts if numbers is None and len(shown) > columns else (),
         marks=tuple((x, y, str(n)) for (x, y), n in zip(places, numbers or (), strict=False)),
     )
+
+
+def _enlarged(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Tiles (C, h, w) enlarged to at least 28 pixels on their shorter side, unless they get very long."""
+    short, long = sorted(grey.shape[1:])
+    larger = max(1, min(-(-SMALLEST // short), SMALLEST * COLUMNS // long))
+    return grey.repeat(larger, axis=1).repeat(larger, axis=2)
 
 
 def _cells(values: NDArray[np.floating[Any]], name: str, about: Sequence[str]) -> Block:
@@ -205,14 +218,14 @@ class Sheet:
             _write(ax, x + right * pixel + 1, y + down * pixel + 1, text, NUMBER * scale, va="top", bbox=_MARK)
 
     @property
-    def _beside(self) -> int:
-        return max(1, min(len(self.blocks), COLUMNS // self.columns))
+    def _side(self) -> int:
+        return _beside(len(self.blocks), self.columns)
 
     @cached_property
     def _tile(self) -> float:
         """Points of a tile's width."""
         largest = LARGEST * max(block.lengths for block in self.blocks)
-        return min(largest, PAGE / (self.columns * self._beside))
+        return min(largest, PAGE / (self.columns * self._side))
 
     @cached_property
     def _left(self) -> float:
@@ -237,7 +250,7 @@ class Sheet:
 
     @property
     def _rows(self) -> list[Sequence[Block]]:
-        return [self.blocks[i : i + self._beside] for i in range(0, len(self.blocks), self._beside)]
+        return [self.blocks[i : i + self._side] for i in range(0, len(self.blocks), self._side)]
 
     def _size_of(self, block: Block) -> tuple[float, float]:
         wide = self._tile * (self.columns if block.across is None else min(block.across, self.columns))
@@ -249,7 +262,7 @@ class Sheet:
     @property
     def _whole(self) -> tuple[float, float]:
         """Width and height in points."""
-        width = self._beside * self._slot + (self._beside - 1) * BETWEEN
+        width = self._side * self._slot + (self._side - 1) * BETWEEN
         return width, sum(map(self._height, self._rows)) + LINE * NOTE
 
 
