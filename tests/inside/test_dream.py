@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from seewhy import Explainer, SeewhyWarning, samples
-from seewhy.errors import GradientError, InputError, UnknownNameError
+from seewhy.errors import GradientError, InputError, InputTypeError, NonFiniteError, UnknownNameError
 from seewhy.inside.dream import Dream, deep_dream
 from seewhy.testing import small_cnn, unchanged
 
@@ -57,6 +57,12 @@ def test_octaves_go_from_small_to_the_photo(explainer):
     assert dream.image.shape == (150, 200, 3)
 
 
+def test_the_photo_loses_no_detail_on_its_way_through_the_octaves(explainer):
+    photo = samples.photo("cat").resize((200, 150))
+    dream = deep_dream(explainer, photo, "left", octaves=3, steps=1, strength=1e-4)
+    assert np.abs(dream.image.astype(int) - dream.original).mean() < 0.5
+
+
 def test_a_large_photo_is_reduced(explainer):
     photo = np.full((300, 1024, 3), 128, np.uint8)
     assert deep_dream(explainer, photo, "left", octaves=1, steps=1).image.shape == (150, 512, 3)
@@ -95,7 +101,9 @@ def test_the_network_is_as_it_was():
         ({"layer": "lefd"}, UnknownNameError, "Did you mean 'left'"),
         ({"layer": ["left", "body"]}, InputError, "one layer"),
         ({"channels": [8]}, InputError, "the layer has 8, 0 to 7"),
-        ({"channels": []}, InputError, "the layer has 8"),
+        ({"channels": []}, InputError, "empty"),
+        ({"channels": [0.5]}, InputTypeError, "whole numbers"),
+        ({"seed": -1}, InputError, "seed must be"),
         ({"scale": 1}, InputError, "scale must be above 1"),
         ({"strength": 0}, InputError, "strength above 0"),
         ({"octaves": 0}, InputError, "octaves must be"),
@@ -120,6 +128,17 @@ def test_a_layer_that_does_not_see_the_photo():
 
     with pytest.raises(GradientError, match="nothing to dream of"):
         deep_dream(Explainer(Cut()), PHOTO, "conv", **FEW)
+
+
+def test_dead_channels_and_broken_weights_give_no_dream():
+    model = nn.Sequential(nn.Conv2d(3, 2, 3), nn.ReLU())
+    model[0].bias.data[1] = -1000
+    with unchanged(model), pytest.raises(GradientError, match="these channels are dead"):
+        deep_dream(Explainer(model), PHOTO, "1", channels=1, **FEW)
+    assert (deep_dream(Explainer(model), PHOTO, "1", **FEW).image != PHOTO).any()
+    model[0].bias.data[1] = torch.nan
+    with unchanged(model), pytest.raises(NonFiniteError, match="NaN or infinity"):
+        deep_dream(Explainer(model), PHOTO, "1", **FEW)
 
 
 def test_pictures_and_files(explainer, tmp_path):

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from seewhy import Explainer, SeewhyError, SeewhyWarning
-from seewhy.errors import GradientError, InputError, InputTypeError, NonFiniteError, UnknownNameError
+from seewhy.errors import GradientError, InputError, InputTypeError, LayerError, NonFiniteError, UnknownNameError
 from seewhy.inside.maximize import Maximized, maximize
 from seewhy.inside.objectives import Channel, Direction, Diversity, Logit, Neuron
 from seewhy.inside.parametrisation import Fourier, Phase, magnitude_of
@@ -69,6 +69,8 @@ def test_rows_know_nothing_of_one_another(explainer, method):
         maximize(explainer, "left", [4], method=method, **FEW),
         maximize(explainer, "left", 4, method=method, **FEW),
         maximize(explainer, objective=Channel("left", 4), method=method, **FEW),
+        maximize(explainer, explainer.model.left, [4], method=method, **FEW),
+        maximize(explainer, objective=Channel(explainer.model.left, 4), method=method, **FEW),
     ):  # fmt: skip
         np.testing.assert_allclose(alone.history[:, 0], together.history[:, 4], rtol=1e-3, atol=1e-5)
         assert np.abs(alone.images[0].astype(int) - together.images[4]).max() <= 2
@@ -113,11 +115,42 @@ def test_other_objectives(explainer):
     assert (found.history[-1] > found.history[0]).all()
     function = maximize(explainer, "left", objective=lambda a: a[:, 0].amax((1, 2)), **FEW)
     assert function.history[-1, 0] > function.history[0, 0]
-    by_module = maximize(explainer, explainer.model.left, [4], **FEW)
-    assert by_module.images.shape == (1, 24, 24, 3)
+    by_module = maximize(explainer, explainer.model.left, np.int64(4), **FEW)
+    assert by_module.names == ("channel 4 of left",)
+    neuron = maximize(explainer, objective=Neuron("left", 1), size=160, steps=1)
+    assert (neuron.alpha > 0).mean() < 0.01
+    assert neuron.alpha.max() == 1
     unit = maximize(explainer, "head", **FEW)
     assert len(unit) == 5
     assert (unit.history[-1] > unit.history[0]).all()
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("size", [16, 17, 26, 33, 64])
+def test_images_have_the_size_that_was_asked_for(explainer, method, size):
+    found = maximize(explainer, "left", [0], method=method, size=size, steps=1)
+    assert found.images.shape == (1, size, size, 3)
+    assert found.alpha.shape == (1, size, size)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_usual_size(explainer, method):
+    assert maximize(explainer, "left", [0], method=method, steps=1).images.shape == (1, 128, 128, 3)
+
+
+def test_classic_images_are_evened_and_lose_their_borders(explainer):
+    seen = []
+    handle = explainer.model.register_forward_pre_hook(lambda _, given: seen.append(tuple(given[0].shape[2:])))
+    found = maximize(explainer, "left", [0], method="classic", size=48)
+    handle.remove()
+    assert set(seen) == {(64, 64)}
+    assert 120 < found.images.mean() < 136
+    assert 50 < found.images.std() < 70
+
+
+def test_the_history_of_copies_is_their_mean(explainer):
+    near_three = maximize(explainer, "left", objective=lambda a: 3 + a.mean((1, 2, 3)).tanh() / 100, copies=3, **FEW)
+    np.testing.assert_allclose(near_three.history, 3, atol=0.02)
 
 
 def test_diverse_copies(explainer):
@@ -177,14 +210,14 @@ def test_a_network_of_one_size_is_given_that():
 
 
 class Dead(nn.Module):
-    """Channel 0 never answers; channel 1 is dead at first, behind a ReLU; channel 2 always answers."""
+    """Channel 0 never answers; channel 1 is dead at first, behind a ReLU; channel 2 always answers; 3 cannot."""
 
     def __init__(self):
         super().__init__()
-        self.conv, self.relu = nn.Conv2d(3, 3, 3, padding=1, bias=True), nn.ReLU()
+        self.conv, self.relu = nn.Conv2d(3, 4, 3, padding=1), nn.ReLU()
         nn.init.constant_(self.conv.weight, 0.2)
         self.conv.weight.data[0] = 0
-        self.conv.bias.data = torch.tensor([-1.0, -4.0, 5.0])
+        self.conv.bias.data = torch.tensor([-1.0, -4.0, 5.0, -1000.0])
 
     def forward(self, x):
         return self.relu(self.conv(x)).mean((2, 3))
@@ -192,11 +225,15 @@ class Dead(nn.Module):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_dead_units_are_woken_or_told(method):
-    with pytest.warns(SeewhyWarning, match="No gradient reaches channel 0 of relu: dead"):
+    with pytest.warns(SeewhyWarning, match="No gradient reaches channel 0 of relu, channel 3 of relu: dead"):
         found = maximize(Explainer(Dead()), "relu", method=method, size=16, steps=40, rate=None)
     assert found.history[0, 1] < 0.1
     assert found.history[-1, 1] > found.history[0, 1]
-    assert found.history[-1, 0] == 0
+    assert (found.history[-1, [0, 3]] == 0).all()
+    assert (found.images[[0, 3]] == 128).all()
+    assert (found.alpha[[0, 3]] == 0).all()
+    assert (found.images[[1, 2]].std((1, 2, 3)) > 1).all()
+    assert [text.get_text() for text in found.plot().texts] == ["0 dead", "1", "2", "3 dead"]
 
 
 def test_the_network_is_as_it_was():
@@ -205,6 +242,8 @@ def test_the_network_is_as_it_was():
     with unchanged(model):
         maximize(explainer, "body", [0], **FEW)
     with unchanged(model), torch.no_grad():
+        maximize(explainer, "body", [0], **FEW)
+    with unchanged(model), torch.inference_mode():
         maximize(explainer, "body", [0], **FEW)
     state = torch.get_rng_state()
     maximize(explainer, "body", [0], **FEW)
@@ -263,7 +302,7 @@ def test_memory_that_does_not_suffice_halves_the_batch(explainer, monkeypatch):
         ({"layer": "left", "channels": [-1]}, InputError, "no channel -1"),
         ({"layer": "left", "channels": [True]}, InputError, "no channel True"),
         ({"layer": "left", "channels": []}, InputError, "empty"),
-        ({"layer": "left", "channels": ["a"]}, InputError, "no channel 'a'"),
+        ({"layer": "left", "channels": ["a"]}, InputTypeError, "whole numbers"),
         ({}, InputError, "Say what to maximize"),
         ({"layer": ["left", "body"]}, InputError, "one layer"),
         ({"layer": "left", "method": "furier"}, UnknownNameError, "Did you mean 'fourier'"),
@@ -271,6 +310,10 @@ def test_memory_that_does_not_suffice_halves_the_batch(explainer, monkeypatch):
         ({"layer": "left", "size": 0}, InputError, "size must be"),
         ({"layer": "left", "copies": 0}, InputError, "copies must be"),
         ({"layer": "left", "rate": 0}, InputError, "rate must be"),
+        ({"layer": "left", "seed": -1}, InputError, "seed must be"),
+        ({"layer": "left", "seed": 0.5}, InputError, "seed must be"),
+        ({"layer": "left", "objective": Channel("left", 0)}, InputError, "leave layer= out"),
+        ({"objective": Channel("left", 0), "channels": [0]}, InputError, "give one of them"),
         ({"layer": "left", "photos": np.zeros((8, 8, 3), np.uint8)}, InputError, "photos= gives maco"),
         ({"objective": Logit("f")}, SeewhyError, "f"),
         ({"objective": 3}, InputTypeError, "objective is an Objective"),
@@ -292,6 +335,17 @@ def test_what_cannot_climb():
 
     with pytest.raises(GradientError, match="does not depend on the image"):
         maximize(Explainer(Cut()), "conv", size=16, steps=2)
+
+    class Functional(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 2, 3)
+
+        def forward(self, x):
+            return self.conv(x).relu().mean((2, 3))
+
+    with pytest.raises(LayerError, match=r"without '\+relu'"):
+        maximize(Explainer(Functional()), "conv+relu", size=16, steps=2)
     broken = small_cnn()
     broken.left.bias.data[0] = torch.nan
     with pytest.raises(NonFiniteError, match="channel 0 of left is NaN"):
@@ -306,6 +360,7 @@ def test_maco_keeps_the_magnitudes():
     phase = Phase(["a", "b"], 1, 32, 0, None, torch.device("cpu"))
     images = phase.images()
     grey = (images / (1 - images)).log()  # what the sigmoid squeezed
+    assert torch.allclose(grey.mean((1, 2, 3)), torch.zeros(2), atol=1e-2)
     spectrum = torch.fft.rfft2(grey).abs()[:, 0, 1:16, 1:16]
     frequency = (torch.fft.fftfreq(32)[1:16, None] ** 2 + torch.fft.rfftfreq(32)[1:16] ** 2).sqrt()
     flat = spectrum * frequency
@@ -332,6 +387,7 @@ def test_wobbling_is_the_same_for_all_images_of_a_step_and_none_at_nothing():
     twins = Wobble(noise=0.1)(images[:1].expand(2, -1, -1, -1), 3, 0)
     assert torch.equal(twins[0], twins[1])
     assert not torch.equal(twins, Wobble(noise=0.1)(images[:1].expand(2, -1, -1, -1), 4, 0))
+    assert not torch.equal(twins, Wobble(noise=0.1)(images[:1].expand(2, -1, -1, -1), 3, 1))
     moved = Wobble(0.25, (1, 1), 0)(images, 1, 0)
     assert (moved - images).abs().max() > 0.1
 

@@ -5,7 +5,18 @@ import pytest
 import torch
 
 from seewhy.errors import InputError, InputTypeError, LayerError, ModelError, SeewhyError, TargetError
-from seewhy.inside.objectives import Channel, Direction, Diversity, Function, Logit, Neuron, Seen, Sum, make_objectives
+from seewhy.inside.objectives import (
+    Channel,
+    Direction,
+    Diversity,
+    Function,
+    Logit,
+    Neuron,
+    Seen,
+    Sum,
+    channel_numbers,
+    make_objectives,
+)
 from seewhy.targets import About
 
 A = torch.arange(2 * 3 * 16 * 24, dtype=torch.float64).reshape(2, 3, 16, 24).sin()
@@ -49,22 +60,22 @@ def test_diversity_is_minus_the_likeness_of_gram_matrices():
 
 def test_a_class_by_index_and_by_any_part_of_its_name():
     for cls in (1, "dog", "hound"):
-        assert close(Logit(cls).resolved(ABOUT).value(SEEN), [5.0, -3.0])
-    assert Logit("hound").resolved(ABOUT).name == "dog, hound"
+        assert close(Logit(cls).resolved(ABOUT, {}).value(SEEN), [5.0, -3.0])
+    assert Logit("hound").resolved(ABOUT, {}).name == "dog, hound"
     with pytest.raises(SeewhyError, match="Did you mean 'cat'"):
-        Logit("catt").resolved(ABOUT)
+        Logit("catt").resolved(ABOUT, {})
     with pytest.raises(TargetError):
-        Logit(-1).resolved(ABOUT)
+        Logit(-1).resolved(ABOUT, {})
     with pytest.raises(InputError, match="There is no class 7"):
-        Logit(7).resolved(About()).value(SEEN)
+        Logit(7).resolved(About(), {}).value(SEEN)
     with pytest.raises(ModelError, match="no class scores"):
-        Logit(0).resolved(ABOUT).value(Seen({}))
+        Logit(0).resolved(ABOUT, {}).value(Seen({}))
 
 
 def test_sums_mean_what_they_say_and_change_nothing():
     a, b, c = Channel("l", 0), Neuron("l", 1), Logit(1)
     before = (repr(a), repr(b))
-    values = {one: one.resolved(ABOUT).value(SEEN).double() for one in (a, b, c)}
+    values = {one: one.resolved(ABOUT, {}).value(SEEN).double() for one in (a, b, c)}
     for made, expected in [
         (a + 2 * b, values[a] + 2 * values[b]),
         (a - b, values[a] - values[b]),
@@ -73,7 +84,7 @@ def test_sums_mean_what_they_say_and_change_nothing():
         ((a + b) * np.float32(2), 2 * values[a] + 2 * values[b]),
     ]:
         assert isinstance(made, Sum)
-        assert close(made.resolved(ABOUT).value(SEEN), expected)
+        assert close(made.resolved(ABOUT, {}).value(SEEN), expected)
     assert (repr(a), repr(b)) == before
     assert (a + c).scores
     assert not (a + b).scores
@@ -111,21 +122,54 @@ def test_what_is_not_there_is_told(make, message):
         make()
 
 
+def test_modules_are_called_by_their_labels():
+    module = torch.nn.ReLU()
+    objective = (Channel(module, 0) - 2 * Neuron("m", 1)).resolved(ABOUT, {module: "l"})
+    assert objective == Channel("l", 0) - 2 * Neuron("m", 1)
+    assert objective.layers == ("l", "m")
+
+
 def test_what_may_be_asked():
-    function = make_objectives(lambda a: a[:, 0].amax((1, 2)), "l", None, ABOUT)[0]
+    function = make_objectives(lambda a: a[:, 0].amax((1, 2)), "l")[0]
     assert close(function.value(SEEN), A[:, 0].amax((1, 2)))
-    both = make_objectives([Channel("l", 0), Logit("cat")], None, None, ABOUT)
-    assert [one.name for one in both] == ["channel 0 of l", "cat"]
-    for given, layer, channels, error, message in [
-        (None, None, None, InputError, "Say what to maximize"),
-        (Channel("l", 0), "l", [0], InputError, "give one of them"),
-        ([], None, None, InputError, "empty"),
-        ("cat", None, None, InputTypeError, "not 'cat'"),
-        (Channel, None, None, InputTypeError, "objective is an Objective"),
-        (lambda a: a, None, None, LayerError, "give layer="),
+    both = [Channel("l", 0), Logit("cat")]
+    assert make_objectives(both, None) == both
+    for given, layer, error, message in [
+        ([], None, InputError, "empty"),
+        ("cat", None, InputTypeError, "not 'cat'"),
+        (Channel, None, InputTypeError, "objective is an Objective"),
+        (lambda a: a, None, LayerError, "give layer="),
+        (Channel("l", 0), "l", InputError, "leave layer= out"),
     ]:
         with pytest.raises(error, match=message):
-            make_objectives(given, layer, channels, ABOUT)
+            make_objectives(given, layer)
+
+
+@pytest.mark.parametrize(
+    ("given", "numbers"),
+    [(None, [0, 1, 2, 3]), (4, [4]), (np.int64(4), [4]), (range(2), [0, 1]), (np.array([5, 0]), [5, 0])],
+)
+def test_channels_by_number(given, numbers):
+    assert channel_numbers(given, 6, most=4) == numbers
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "message"),
+    [
+        ([], InputError, "empty"),
+        (6, InputError, "no channel 6: the layer has 6, 0 to 5"),
+        ([0, -1], InputError, "no channel -1"),
+        ([True], InputError, "no channel True"),
+        ([0.5], InputTypeError, "whole numbers"),
+        ("a", InputTypeError, "whole numbers"),
+    ],
+)
+def test_channels_that_are_not_there(given, error, message):
+    with pytest.raises(error, match=message):
+        channel_numbers(given, 6, most=4)
+
+
+def test_objectives_are_multiplied_by_numbers_and_added_to_objectives():
     for other in ("x", None, True, Channel("l", 1)):
         with pytest.raises(InputTypeError):
             Channel("l", 0) * other

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ..errors import LayerError
 from ..given import Given
 from ..layers import Layer, tensors
 from ..layouts import Layout
@@ -30,12 +31,19 @@ class Ascent:
         layout: what the user says of layouts.
         inputs: what else the model is called with.
         output: whether what the model returns is wanted too; else a run ends with the last wanted layer.
+
+    Raises:
+        LayerError: a layer is one with the functional ReLU after it.
     """
 
     def __init__(
         self, model: nn.Module, layers: Sequence[Layer], layout: Given, inputs: ModelInputs, *, output: bool
     ) -> None:
         self._model, self._layers, self._given, self._inputs = model, tuple(layers), layout, inputs
+        if functional := next((layer.label for layer in self._layers if layer.relu), None):
+            raise LayerError(
+                f"{functional!r} is for explanations. To climb, give the name of a module without '+relu'."
+            )
         self._output = output
         self._layouts: dict[tuple[int, ...], dict[str, Layout | None]] = {}  # by the shape of the input
 

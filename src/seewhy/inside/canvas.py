@@ -30,7 +30,8 @@ class Canvas:
         explainer: of the borrowed model.
         layers: that are looked at, to try a size.
         inputs: what else the model is called with.
-        size: pixels of a side; None: 128 if the model takes that, else what its transform gives.
+        size: pixels of a side; None: `usual` if the model takes that, else what its transform gives.
+        usual: pixels of a side.
 
     Attributes:
         channels, size, device: of the images.
@@ -40,7 +41,14 @@ class Canvas:
         InputError: the model takes no pictures of one or three channels.
     """
 
-    def __init__(self, explainer: Explainer, layers: Sequence[Layer], inputs: ModelInputs, size: int | None) -> None:
+    def __init__(
+        self,
+        explainer: Explainer,
+        layers: Sequence[Layer],
+        inputs: ModelInputs,
+        size: int | None = None,
+        usual: int = SIZE,
+    ) -> None:
         self._explainer, self._layers, self._inputs = explainer, layers, inputs
         first = first_convolution(explainer._inner)
         self.channels = first.in_channels if first else 3
@@ -52,7 +60,7 @@ class Canvas:
         self._dtype = next((p.dtype for p in parameters), torch.float32)
         self.device = device_of(explainer._inner, explainer._device) or torch.device("cpu")
         self.free = True  # whether the model takes other sizes than its transform's
-        self.size = self._own_size() if size is None else size
+        self.size = self._own_size(usual) if size is None else size
         self.widths = self._tried(self.size)
 
     def to_input(self, images: Tensor) -> Tensor:
@@ -66,15 +74,15 @@ class Canvas:
         shape = (-1, 1, 1)
         return ((images - images.new_tensor(mean).view(shape)) / images.new_tensor(std).view(shape)).to(self._dtype)
 
-    def _own_size(self) -> int:
+    def _own_size(self, usual: int) -> int:
         try:
-            self._tried(SIZE)
+            self._tried(usual)
         except Exception:  # the model's own: of another size it says so in its own way
             noise = np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8)
             batch, _ = self._explainer._load(gather(noise), 0, 1, seen=False)
             self.free = False
             return int(batch.shape[-1])
-        return SIZE
+        return usual
 
     def _tried(self, size: int) -> dict[str, int]:
         """How many channels each layer has, in a run on an image of this size."""

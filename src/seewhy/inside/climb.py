@@ -35,11 +35,13 @@ class Climbed:
     Attributes:
         images: in 0..1, but for pixels that left it.
         gone: the accumulated magnitude of the gradient at each pixel, ``(K·copies, s, s)``.
+        alive: whether a gradient of the objective itself ever arrived, ``(K·copies,)``.
         history: ``(steps + 1, K)``, the mean over copies.
     """
 
     images: Tensor
     gone: Tensor
+    alive: Tensor
     history: NDArray[np.float32]
 
 
@@ -77,6 +79,7 @@ class Climber:
         optimiser = torch.optim.Adam([start.values], recipe.rate)
         history = [self._reached(objectives, start)]
         gone: Tensor = torch.zeros((), device=start.values.device)
+        alive = torch.zeros(len(start.values), dtype=torch.bool, device=start.values.device)
         for step in range(recipe.steps):
             graph = start.images()
             images = graph.detach().requires_grad_()
@@ -85,7 +88,8 @@ class Climber:
             if not step:
                 refuse_unsound(values)
             straighten(values)
-            gradient = self._gradient(values, images, opened=step < OPEN)
+            gradient, arrived = self._gradient(values, images, opened=step < OPEN)
+            alive |= arrived
             gone = gone + gradient.abs().mean(1)
             if recipe.normalised:
                 size = gradient.square().mean((1, 2, 3), keepdim=True).sqrt()
@@ -98,7 +102,7 @@ class Climber:
             self._step_done()
         history.append(self._reached(objectives, start))
         means = torch.stack(history).view(-1, len(objectives), self.copies).mean(2)
-        return Climbed(start.images().detach(), gone, means.float().cpu().numpy())
+        return Climbed(start.images().detach(), gone, alive, means.float().cpu().numpy())
 
     def _reached(self, objectives: Sequence[Objective], start: Parametrisation) -> Tensor:
         """The objectives of the images as they are."""
@@ -127,8 +131,11 @@ class Climber:
             raise ModelError("The model gives no class scores: maximize channels, or pick scores with output=.")
         return scores
 
-    def _gradient(self, values: Tensor, images: Tensor, *, opened: bool) -> Tensor:
-        """The gradient of each image's objective at it; blocked ones once more through the ReLUs that block them."""
+    def _gradient(self, values: Tensor, images: Tensor, *, opened: bool) -> tuple[Tensor, Tensor]:
+        """The gradient of each image's objective at it, and whether there is one.
+
+        Where there is none it is taken once more through the ReLUs that block it, if these are `opened`.
+        """
         if not values.requires_grad:
             raise GradientError("The objective does not depend on the image, so there is nothing to climb.")
         (gradient,) = torch.autograd.grad(values.sum(), images, retain_graph=opened, allow_unused=True)
@@ -139,7 +146,7 @@ class Climber:
             with _opened(values):
                 (through,) = torch.autograd.grad(values.sum(), images)
             gradient = torch.where(blocked[:, None, None, None], through, gradient)
-        return gradient
+        return gradient, ~blocked
 
 
 @contextmanager

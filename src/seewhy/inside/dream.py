@@ -18,13 +18,15 @@ from ..engine.borrow import borrowed
 from ..engine.diagnose import refuse_unsound
 from ..engine.inputs import make_inputs
 from ..engine.straighten import straighten
-from ..errors import GradientError, InputError
+from ..errors import GradientError, InputError, NonFiniteError
 from ..layers import find_layers
 from ..photos import Photo, read
 from ..progress import bar
 from ..render.tiles import tile
 from .canvas import Canvas
+from .objectives import channel_numbers
 from .result import Result
+from .wobble import seed_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -126,7 +128,7 @@ def deep_dream(
         found = find_layers(model, layer)
         if len(found) != 1:
             raise InputError(f"A dream is of one layer, and {len(found)} are given.")
-        canvas = Canvas(explainer, found, inputs, None)
+        canvas = Canvas(explainer, found, inputs)
         dreamer = _Dreamer(Ascent(model, found, explainer._layout, inputs, output=False), canvas, channels, strength)
         sizes = _sizes(original.shape[:2], whole(octaves, "octaves"), scale)
         with bar(progress, len(sizes) * whole(steps, "steps"), doing="dreaming", unit="step") as shown:
@@ -146,10 +148,7 @@ class _Dreamer:
     def __init__(self, ascent: Ascent, canvas: Canvas, channels: Any, strength: float) -> None:
         self._ascent, self._canvas, self._strength = ascent, canvas, strength
         width = next(iter(canvas.widths.values()))
-        numbers = [channels] if isinstance(channels, int) else list(range(width) if channels is None else channels)
-        if not numbers or not all(0 <= number < width for number in numbers):
-            raise InputError(f"channels={channels!r}: the layer has {width}, 0 to {width - 1}.")
-        self._channels = numbers
+        self._channels = channel_numbers(channels, width, most=width)
 
     def dream(
         self, original: NDArray[np.uint8], sizes: Sequence[tuple[int, int]], steps: int, seed: int, done: Any
@@ -157,16 +156,23 @@ class _Dreamer:
         """The dream at the last size, and the objective at each step."""
         photo = torch.tensor(original).movedim(-1, 0)[None].to(self._canvas.device).float() / 255
         photo = photo if self._canvas.channels == 3 else photo.mean(1, keepdim=True)
-        draw, history = np.random.default_rng(seed), []
+        draw, history = np.random.default_rng(seed_of(seed)), []
         dreamt = _resized(photo, sizes[0])
+        moved = False
         for size in sizes:
             before = dreamt.shape[2:]
             lost = _resized(photo, size) - _resized(_resized(photo, tuple(before)), size)
             dreamt = (_resized(dreamt, size) + lost).clamp(0, 1)
             for _ in range(steps):
-                dreamt, value = self._step(dreamt, draw)
+                stepped, value = self._step(dreamt, draw)
+                moved |= not torch.equal(stepped, dreamt)
+                dreamt = stepped
                 history.append(value)
                 done()
+        if not moved:
+            raise GradientError(
+                "No gradient arrives at the photo: these channels are dead there. Name others, or a layer."
+            )
         levels = (dreamt[0].clamp(0, 1) * 255).round().to(torch.uint8).expand(3, -1, -1)
         return levels.movedim(0, -1).contiguous().cpu().numpy(), history
 
@@ -178,10 +184,12 @@ class _Dreamer:
         activations, _ = self._ascent(self._canvas.to_input(shown))
         (activation,) = activations.values()
         value = activation[:, self._channels].square().mean()
-        refuse_unsound(value[None])
-        straighten(value)
+        if not value.isfinite():
+            raise NonFiniteError("The layer answers NaN or infinity: the model's weights hold some, or it overflows.")
         if not value.requires_grad:
             raise GradientError("The layer does not depend on the image, so there is nothing to dream of.")
+        refuse_unsound(value[None])
+        straighten(value)
         (gradient,) = torch.autograd.grad(value, moved)
         with torch.no_grad():
             change = gradient / (gradient.abs().mean() + 1e-12)

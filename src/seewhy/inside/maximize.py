@@ -20,13 +20,15 @@ from ..layers import find_layers
 from ..progress import bar
 from ..render.text import fit
 from ..render.tiles import corners, tile
-from .canvas import Canvas
+from .canvas import SIZE, Canvas
 from .climb import Climbed, Climber
-from .objectives import Channel, Objective, make_objectives
+from .objectives import Channel, Objective, channel_numbers, make_objectives
 from .parametrisation import Fourier, Parametrisation, Phase, Pixels, magnitude_of
 from .recipes import RECIPES, Recipe
 from .result import Result
+from .shown import opacity, pixels
 from .stream import Stream
+from .wobble import seed_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -42,11 +44,13 @@ class Maximized(Result):
     """Images that excite what was asked for; what `maximize` returns.
 
     Attributes:
-        images: uint8 ``(K, size, size, 3)``; with `copies` of each, one after another, ``(K * copies, …)``.
+        images: uint8 ``(K, size, size, 3)``; with `copies` of each, one after another, ``(K * copies, …)``. Blank,
+            all mid-grey, where no gradient ever arrived.
         alpha: float32 ``(K, size, size)`` in 0..1, where the gradient went while climbing: 1 where most, clipped at the
-            99th percentile of each image (Fel 2023).
+            99th percentile of each image (Fel 2023); 0 all over where none arrived.
         history: float32 ``(steps + 1, K)``, the objectives: the first and the last row of the images as they are, the
-            rows between as they were shaken in that step; the mean over `copies`.
+            rows between as they were shaken in that step; the mean over `copies`. Classic images count as they climbed:
+            before they are evened, with their borders.
         names: of the objectives.
         layer: the layer looked at; ``""`` for classes, several joined by commas.
         method: ``"fourier"``, ``"maco"`` or ``"classic"``.
@@ -75,7 +79,8 @@ class Maximized(Result):
         short = [name.replace(f" of {self.layer}", "") if self.layer else name for name in self.names]
         if all(name.startswith("channel ") and name[8:].isdecimal() for name in short):
             short = [name[8:] for name in short]
-        return [name for name in short for _ in range(self.copies)]
+        every = [name for name in short for _ in range(self.copies)]
+        return [name if alpha.any() else f"{name} dead" for name, alpha in zip(every, self.alpha, strict=True)]
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """The images as tiles, eight a row, each with the number of its channel or its name."""
@@ -136,7 +141,8 @@ def maximize(
             scaled and rotated a little at every step), ``"maco"`` (Fel 2023: the phase alone, the magnitudes staying
             as natural images have them) or ``"classic"`` (Simonyan 2013: pixels from near grey, 30 steps along the
             normalised gradient, shown with a mean of 128 and 64 grey levels per deviation, borders cut).
-        size: pixels of the images' sides; None: 128, or what the model takes.
+        size: pixels of the images' sides; None: 128, or what the model takes (of the classic without
+            its borders).
         steps: of the ascent; None: 128, or 30 of the classic.
         seed: the same one gives the same images.
         copies: images of each objective, for `inside.Diversity`.
@@ -160,14 +166,16 @@ def maximize(
     >>> maximize(explainer, "left", channels=[0, 3], size=24, steps=4).images.shape
     (2, 24, 24, 3)
     """
-    recipe = _recipe(method, steps, rate)
+    recipe, seed = _recipe(method, steps, rate), seed_of(seed)
+    wanted = None if size is None else whole(size, "size")
     model, inputs = explainer._inner, make_inputs(model_args, model_kwargs)
-    canvas_size = None if size is None else round(whole(size, "size") / (1 - 2 * recipe.margin))
     with borrowed(model):
         objectives, labels = _placed(explainer, objective, layer, channels)
         layers = tuple(find_layers(model, list(labels.values())))
-        canvas = Canvas(explainer, layers, inputs, canvas_size)
-        objectives = objectives or _channels_of(layer, channels, canvas.widths[labels[layer]])
+        canvas = Canvas(explainer, layers, inputs, wanted and recipe.canvas(wanted), recipe.canvas(SIZE))
+        if objective is None:
+            numbers = channel_numbers(channels, canvas.widths[labels[layer]], MOST)
+            objectives = [Channel(labels[layer], number) for number in numbers]
         ascent = Ascent(model, layers, explainer._layout, inputs, output=any(one.scores for one in objectives))
         starter = _starter(explainer, method, canvas, seed, photos)
         step = max(1, whole(batch_size, "batch_size") // whole(copies, "copies"))
@@ -175,14 +183,14 @@ def maximize(
             climber = Climber(ascent, canvas.to_input, explainer, labels, recipe, copies, seed, shown.update)
             parts = [_climbed(climber, objectives[i : i + step], starter) for i in range(0, len(objectives), step)]
     found = [one for part in parts for one in part]
-    _warn_of_dead(objectives, found)
-    images = np.concatenate([_pixels(one.images, recipe) for one in found])
+    _warn_of_dead(objectives, torch.cat([one.alive for one in found]))
+    side = wanted or (SIZE if canvas.free else canvas.size - 2 * round(canvas.size * recipe.margin))
     return Maximized(
-        images=images,
-        alpha=np.concatenate([_alpha(one.gone, recipe) for one in found]),
+        images=np.concatenate([pixels(one, side, even=recipe.normalised) for one in found]),
+        alpha=np.concatenate([opacity(one, side) for one in found]),
         history=np.concatenate([one.history for one in found], 1),
         names=tuple(one.name for one in objectives),
-        layer=", ".join(labels.values()),
+        layer=", ".join(dict.fromkeys(labels.values())),
         method=method,
         copies=copies,
         provenance={"model": type(model).__name__, "seed": str(seed)},
@@ -206,11 +214,17 @@ def _recipe(method: str, steps: int | None, rate: float | None) -> Recipe:
 
 def _placed(explainer: Explainer, objective: Any, layer: Any, channels: Any) -> tuple[list[Objective], dict[Any, str]]:
     """The objectives given, none where channels are asked for, and the label of each layer that they name."""
-    if objective is None and layer is not None:
-        return [], {layer: _label(explainer, layer)}
-    objectives = make_objectives(objective, layer, channels, explainer._about)
-    layers = dict.fromkeys(given for one in objectives for given in one.layers)
-    return objectives, {given: _label(explainer, given) for given in layers}
+    if objective is None:
+        if layer is None:
+            raise InputError("Say what to maximize: a layer (and channels of it), or objective=.")
+        label = _label(explainer, layer)
+        return [], {layer: label, label: label}
+    if channels is not None:
+        raise InputError("objective= and channels= are two ways to say what to maximize: give one of them.")
+    given = make_objectives(objective, layer)
+    labels = {one: _label(explainer, one) for objective in given for one in objective.layers}
+    objectives = [one.resolved(explainer._about, labels) for one in given]
+    return objectives, labels | {label: label for label in labels.values()}
 
 
 def _label(explainer: Explainer, layer: Any) -> str:
@@ -218,19 +232,6 @@ def _label(explainer: Explainer, layer: Any) -> str:
     if len(found) != 1:
         raise InputError(f"maximize looks at one layer at a time, and {len(found)} are given.")
     return found[0].label
-
-
-def _channels_of(layer: Any, channels: Any, width: int) -> list[Objective]:
-    """An objective for each channel, checked to be there."""
-    if channels is None:
-        channels = range(min(width, MOST))
-    numbers = [channels] if isinstance(channels, int) else list(channels)
-    for number in numbers:
-        if isinstance(number, bool) or not hasattr(number, "__index__") or not 0 <= number < width:
-            raise InputError(f"There is no channel {number!r}: the layer has {width}, 0 to {width - 1}.")
-    if not numbers:
-        raise InputError("The list of channels is empty: name at least one, or leave channels out.")
-    return [Channel(layer, int(number)) for number in numbers]
 
 
 def _starter(
@@ -265,35 +266,13 @@ def _climbed(
 
 def is_out_of_memory(error: Exception) -> bool:
     """Whether an error says that memory does not suffice, on a GPU or the CPU."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    words = ("out of memory", "DefaultCPUAllocator", "CUDNN_STATUS_ALLOC_FAILED")
+    return isinstance(error, torch.OutOfMemoryError) or any(word in str(error) for word in words)
 
 
-def _warn_of_dead(objectives: Sequence[Objective], found: Sequence[Climbed]) -> None:
-    """Say which objectives no gradient ever reached: their images are noise."""
-    gone = torch.cat([one.gone.flatten(1).any(1).cpu() for one in found]).view(len(objectives), -1).any(1)
-    if dead := [one.name for one, reached in zip(objectives, gone.tolist(), strict=True) if not reached]:
+def _warn_of_dead(objectives: Sequence[Objective], alive: Tensor) -> None:
+    """Say which objectives had no gradient, at any step, in any copy."""
+    ever = alive.cpu().view(len(objectives), -1).any(1).tolist()
+    if dead := [one.name for one, lives in zip(objectives, ever, strict=True) if not lives]:
         more = f" and {len(dead) - 8} more" if len(dead) > 8 else ""
-        warn(f"No gradient reaches {', '.join(dead[:8])}{more}: dead, and the image shown for it is noise.")
-
-
-def _pixels(images: Tensor, recipe: Recipe) -> NDArray[np.uint8]:
-    """Images ``(n, C, s, s)`` as uint8 ``(n, size, size, 3)``; those of the classic recipe evened."""
-    shown = _cut(images.cpu().float(), recipe)
-    if recipe.normalised:
-        mean, std = shown.mean((1, 2, 3), keepdim=True), shown.std((1, 2, 3), keepdim=True)
-        shown = ((shown - mean) / (std + 1e-5) * 64 + 128) / 255
-    levels = (shown.clamp(0, 1) * 255).round().to(torch.uint8)
-    return levels.expand(-1, 3, -1, -1).movedim(1, -1).contiguous().numpy()
-
-
-def _alpha(gone: Tensor, recipe: Recipe) -> NDArray[np.float32]:
-    """Where the gradient went, ``(n, size, size)`` in 0..1."""
-    found = _cut(gone.cpu().float(), recipe).numpy()
-    most = np.percentile(found, 99, axis=(1, 2), keepdims=True)
-    return np.asarray(np.clip(found / np.where(most > 0, most, 1), 0, 1), np.float32)
-
-
-def _cut(images: Tensor, recipe: Recipe) -> Tensor:
-    """Without the margin."""
-    margin = round(images.shape[-1] * recipe.margin)
-    return images[..., margin : images.shape[-2] - margin, margin : images.shape[-1] - margin]
+        warn(f"No gradient reaches {', '.join(dead[:8])}{more}: dead, and blank instead of an image.")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import operator
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -51,8 +52,8 @@ class Objective:
         """The objective ``(n,)`` of n images, in the graph."""
         raise NotImplementedError
 
-    def resolved(self, about: About) -> Objective:  # noqa: ARG002
-        """The same with the names of classes looked up."""
+    def resolved(self, about: About, labels: Mapping[Any, str]) -> Objective:  # noqa: ARG002
+        """The same with the names of classes looked up, and layers by their labels instead of modules."""
         return self
 
     def __add__(self, other: Objective) -> Objective:
@@ -94,9 +95,9 @@ class Sum(Objective):
         """The weighted sum."""
         return torch.stack([weight * one.value(seen) for weight, one in self.terms]).sum(0)
 
-    def resolved(self, about: About) -> Objective:
+    def resolved(self, about: About, labels: Mapping[Any, str]) -> Objective:
         """The sum of the terms resolved."""
-        return Sum(tuple((weight, one.resolved(about)) for weight, one in self.terms))
+        return Sum(tuple((weight, one.resolved(about, labels)) for weight, one in self.terms))
 
     def __repr__(self) -> str:
         first, *rest = [(weight, one.name) for weight, one in self.terms]
@@ -122,6 +123,10 @@ class _AtLayer(Objective):
     def layers(self) -> Sequence[Any]:  # type: ignore[override]
         """The one."""
         return (self.layer,)
+
+    def resolved(self, about: About, labels: Mapping[Any, str]) -> Objective:  # noqa: ARG002
+        """The same with the layer's label."""
+        return replace(self, layer=labels.get(self.layer, self.layer))
 
     @property
     def _where(self) -> str:
@@ -254,7 +259,7 @@ class Logit(Objective):
     cls: int | str
     scores = True
 
-    def resolved(self, about: About) -> Objective:
+    def resolved(self, about: About, labels: Mapping[Any, str]) -> Objective:  # noqa: ARG002
         """The class by its index, keeping the name for pictures."""
         found = Class(self.cls)._resolved(about)
         return _Score(int(found.cls or 0), about.name(int(found.cls or 0)))
@@ -283,23 +288,40 @@ class _Score(Objective):
         return self.title
 
 
-def make_objectives(objective: Any, layer: Any, channels: Sequence[int] | None, about: About) -> list[Objective]:
-    """The objectives asked for: given ones, functions of a layer's activation, or channels of a layer.
+def channel_numbers(given: Any, width: int, most: int) -> list[int]:
+    """The channels asked for of a layer that has `width`: one number or several; None: the first `most`.
 
     Raises:
-        InputError: neither or both of objective and channels are given, or no layer where one is needed.
+        InputError: none is named, or one that the layer does not have.
+    """
+    if given is None:
+        return list(range(min(width, most)))
+    try:
+        numbers = list(given) if isinstance(given, Iterable) else [given]
+        found = [-1 if isinstance(one, bool | np.bool_) else operator.index(one) for one in numbers]
+    except TypeError:
+        raise InputTypeError(f"Channels are whole numbers, as in channels=range(16), not {given!r}.") from None
+    if not found:
+        raise InputError("The list of channels is empty: name at least one, or leave channels out.")
+    for number, one in zip(numbers, found, strict=True):
+        if not 0 <= one < width:
+            raise InputError(f"There is no channel {number!r}: the layer has {width}, 0 to {width - 1}.")
+    return found
+
+
+def make_objectives(objective: Any, layer: Any) -> list[Objective]:
+    """The objectives that are given: one or a list of `Objective` and functions of the layer's activation.
+
+    Raises:
+        InputError: none is given, or a layer that none of them looks at.
         InputTypeError: something else is given.
     """
-    if objective is None:
-        if layer is None:
-            raise InputError("Say what to maximize: a layer (and channels of it), or objective=.")
-        return [Channel(layer, index) for index in channels or ()]
-    if channels is not None:
-        raise InputError("objective= and channels= are two ways to say what to maximize: give one of them.")
-    several = objective if isinstance(objective, list | tuple) else [objective]
+    several = list(objective) if isinstance(objective, list | tuple) else [objective]
     if not several:
         raise InputError("The list of objectives is empty: give at least one.")
-    return [_find(one, layer).resolved(about) for one in several]
+    if layer is not None and all(isinstance(one, Objective) for one in several):
+        raise InputError("An Objective names its own layers: leave layer= out, which is for channels= and functions.")
+    return [_find(one, layer) for one in several]
 
 
 def _find(objective: Any, layer: Any) -> Objective:
@@ -314,4 +336,15 @@ def _find(objective: Any, layer: Any) -> Objective:
     return Function(layer, objective)
 
 
-__all__ = ["Channel", "Direction", "Diversity", "Function", "Logit", "Neuron", "Objective", "Seen", "make_objectives"]
+__all__ = [
+    "Channel",
+    "Direction",
+    "Diversity",
+    "Function",
+    "Logit",
+    "Neuron",
+    "Objective",
+    "Seen",
+    "channel_numbers",
+    "make_objectives",
+]

@@ -15,6 +15,7 @@ from torch import Tensor
 # covariance in ImageNet (Olah 2017, "Feature visualization", decorrelated space); columns are those three directions.
 _COLOURS = torch.tensor([[0.26, 0.09, 0.02], [0.27, 0.00, -0.05], [0.27, -0.09, 0.03]])
 _COLOURS = _COLOURS / _COLOURS.norm(dim=0).max()
+SOFT = 3  # what the spectrum's steps are divided by: without it colours soon are nothing but full or none
 
 
 class Parametrisation(Protocol):
@@ -42,7 +43,7 @@ class Fourier:
     """The spectrum, each frequency scaled as natural images have it, 1/f, and colours decorrelated (Olah 2017)."""
 
     def __init__(self, names: Sequence[str], channels: int, size: int, seed: int, device: torch.device) -> None:
-        self._size, self._scale = size, _falloff(size)
+        self._size, self._scale = size, _falloff(size) / SOFT
         shape = (channels, size, size // 2 + 1, 2)
         self.values = (0.01 * _noise(names, shape, seed, torch.randn)).to(device).requires_grad_()
 

@@ -25,6 +25,10 @@ class Recipe:
     normalised: bool = False
     margin: float = 0.0
 
+    def canvas(self, size: int) -> int:
+        """The side of the image that climbs, so that `size` pixels remain without the margins."""
+        return round(size / (1 - 2 * self.margin))
+
 
 RECIPES = {
     "fourier": Recipe(128, 0.05, Wobble()),

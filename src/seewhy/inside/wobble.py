@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from ..errors import InputError
 
 
 @dataclass(frozen=True)
@@ -16,13 +20,13 @@ class Wobble:
 
     Attributes:
         jitter: the largest shift, as a share of the side.
-        scale: the least and largest zoom; above 1 only a part of the image is seen.
+        scale: the least and largest zoom; above 1 only a part of the image is seen, below 1 its mirror beside it.
         rotate: the largest rotation in degrees.
         noise: the deviation of noise that is added, images being in 0..1.
     """
 
     jitter: float = 1 / 16
-    scale: tuple[float, float] = (0.9, 1.1)
+    scale: tuple[float, float] = (0.8, 1.05)
     rotate: float = 10.0
     noise: float = 0.0
 
@@ -37,6 +41,17 @@ class Wobble:
         grid = grid.expand(len(images), *grid.shape[1:])
         moved = F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
         return moved + self.noise * _noise(moved, draw) if self.noise else moved
+
+
+def seed_of(given: Any) -> int:
+    """The seed as a whole number from 0 on."""
+    try:
+        seed = -1 if isinstance(given, bool) else operator.index(given)
+    except TypeError:
+        seed = -1
+    if seed < 0:
+        raise InputError(f"seed must be a whole number of at least 0, not {given!r}.")
+    return seed
 
 
 def _noise(images: Tensor, draw: np.random.Generator) -> Tensor:
