@@ -75,4 +75,5 @@ def read(file: Path, names: Iterable[str] | None = None, form: str = FORMAT) -> 
 
 def damaged(file: Path, error: Exception) -> InputError:
     """The error for a file that is not one of ours, or no longer."""
-    return InputError(f"{str(file)!r} is not a result of this kind that seewhy saved, or it is damaged: {error}")
+    reason = "it holds no such arrays" if "pickle" in str(error) else error  # NumPy suggests to load it unsafely
+    return InputError(f"{str(file)!r} is not a result of this kind that seewhy saved, or it is damaged: {reason}")

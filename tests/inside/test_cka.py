@@ -200,7 +200,7 @@ def test_mistakes():
         cka(explainer, IMAGES, ["lefd"])
     with pytest.raises(InputError, match="list of layers is empty"):
         cka(explainer, IMAGES, [])
-    with pytest.raises(InputTypeError, match="other= is an Explainer"):
+    with pytest.raises(InputTypeError, match="an Explainer, not SmallCNN"):
         cka(explainer, IMAGES, ["left"], other=small_cnn())  # type: ignore[arg-type]
     broken = small_cnn()
     broken.left.weight.data[0] = torch.inf

@@ -82,6 +82,7 @@ def test_sums_mean_what_they_say_and_change_nothing():
         (-a, -values[a]),
         (0.5 * (a - 3 * b) + c, 0.5 * values[a] - 1.5 * values[b] + values[c]),
         ((a + b) * np.float32(2), 2 * values[a] + 2 * values[b]),
+        ((a - b) / 4, 0.25 * values[a] - 0.25 * values[b]),
     ]:
         assert isinstance(made, Sum)
         assert close(made.resolved(ABOUT, {}).value(SEEN), expected)
@@ -175,3 +176,6 @@ def test_objectives_are_multiplied_by_numbers_and_added_to_objectives():
             Channel("l", 0) * other
     with pytest.raises(InputTypeError):
         Channel("l", 0) + 3
+    for other in (0, "x", True):
+        with pytest.raises(InputTypeError, match="divided by a number"):
+            Channel("l", 0) / other

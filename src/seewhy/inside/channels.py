@@ -23,6 +23,7 @@ from ..images import gather
 from ..layers import Layer, find_layers
 from ..render import curves, figure, sheet
 from ..scoring import find_targets, with_embeddings
+from .asked import check_explainer
 from .picks import Kept, Picks
 from .result import WIDEST, Result
 from .usual import layers_of_type, usual_layers
@@ -88,7 +89,9 @@ class Channels(Result):
         kept, every = (sum(map(len, self.numbers.values())), sum(shape[0] for shape in self.shapes.values()))
         of = f"{kept:,}" if kept == every else f"{kept:,} of {every:,}"
         first, last = self.layers[0], self.layers[-1]
-        where = f"{first} {sheet.size_in_words(self.shapes[first])}" if len(self) == 1 else f"{first} … {last}"
+        between = "…" if len(self) > 2 else "and"
+        alone = f"{first} {sheet.size_in_words(self.shapes[first])}"
+        where = alone if len(self) == 1 else f"{first} {between} {last}"
         return f"Channels({len(self)} layer{'s' * (len(self) != 1)}, {of} channels: {where})"
 
     def tiles(self, layer: str | None = None, columns: int | None = None) -> NDArray[np.uint8]:
@@ -244,6 +247,7 @@ def channels(
     >>> found, found.activations["stem.2"].shape, found.tiles().shape
     (Channels(1 layer, 4 of 8 channels: stem.2 8 × 16 × 24), (4, 16, 24), (65, 97, 3))
     """
+    check_explainer(explainer)
     model, inputs = explainer._inner, make_inputs(model_args, model_kwargs)
     picks = Picks(channels, top, by, target)
     images = gather(image, explainer._sides)

@@ -16,9 +16,10 @@ from ..arguments import whole
 from ..engine.borrow import borrowed
 from ..engine.inputs import ModelInputs, make_inputs
 from ..engine.look import look
-from ..errors import InputError, InputTypeError, NonFiniteError, warn
+from ..errors import InputError, NonFiniteError, warn
 from ..layers import Layer, find_layers
 from ..render.text import fit_end
+from .asked import check_explainer
 from .result import Result
 from .stream import Batch, Stream
 from .usual import usual_layers
@@ -129,8 +130,9 @@ def cka(
     >>> agreement.values.shape, round(float(agreement.values[0, 0]), 4)
     ((2, 2), 1.0)
     """
-    if other is not None and not hasattr(other, "_inner"):
-        raise InputTypeError(f"other= is an Explainer of the other network, not {type(other).__name__}.")
+    check_explainer(explainer)
+    if other is not None:
+        check_explainer(other)
     size = BATCH if batch_size is None else whole(batch_size, "batch_size")
     batches = batch_size is None and isinstance(images, DataLoader)
     stream = Stream(

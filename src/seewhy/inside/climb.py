@@ -25,6 +25,7 @@ from .recipes import Recipe
 if TYPE_CHECKING:
     from ..explainer import Explainer
 
+PASS = 8  # images of a pass on the CPU: many cost more each, and come out other in their last bits than one alone
 OPEN = 16  # first steps in which a ReLU that blocks all of an image's gradient is passed
 
 
@@ -75,20 +76,15 @@ class Climber:
 
     def climb(self, objectives: Sequence[Objective], start: Parametrisation) -> Climbed:
         """All steps for these objectives at once."""
-        recipe, wobble = self._recipe, self._recipe.wobble
+        recipe = self._recipe
         optimiser = torch.optim.Adam([start.values], recipe.rate)
         history = [self._reached(objectives, start)]
         gone: Tensor = torch.zeros((), device=start.values.device)
         alive = torch.zeros(len(start.values), dtype=torch.bool, device=start.values.device)
         for step in range(recipe.steps):
             graph = start.images()
-            images = graph.detach().requires_grad_()
-            shaken = wobble(images, step, self._seed) if wobble else images
-            values = self._values(objectives, shaken)
-            if not step:
-                refuse_unsound(values)
-            straighten(values)
-            gradient, arrived = self._gradient(values, images, opened=step < OPEN)
+            passes = [self._pass(some, images, step) for some, images in self._groups(objectives, graph.detach())]
+            values, gradient, arrived = (torch.cat(parts) for parts in zip(*passes, strict=True))
             alive |= arrived
             gone = gone + gradient.abs().mean(1)
             if recipe.normalised:
@@ -98,16 +94,31 @@ class Climber:
                 (start.values.grad,) = torch.autograd.grad(graph, start.values, -gradient)
                 optimiser.step()
             if step:
-                history.append(values.detach())
+                history.append(values)
             self._step_done()
         history.append(self._reached(objectives, start))
         means = torch.stack(history).view(-1, len(objectives), self.copies).mean(2)
         return Climbed(start.images().detach(), gone, alive, means.float().cpu().numpy())
 
+    def _groups(self, objectives: Sequence[Objective], images: Tensor) -> Iterator[tuple[Sequence[Objective], Tensor]]:
+        """What goes through the model in one pass: on a GPU all."""
+        count = max(1, PASS // self.copies) if images.device.type == "cpu" else len(objectives)
+        for i in range(0, len(objectives), count):
+            yield objectives[i : i + count], images[i * self.copies : (i + count) * self.copies]
+
+    def _pass(self, objectives: Sequence[Objective], images: Tensor, step: int) -> tuple[Tensor, Tensor, Tensor]:
+        """The objective of each image as it is shaken in this step, its gradient, and whether there is one."""
+        leaf = images.clone().requires_grad_()
+        values = self._values(objectives, self._recipe.wobble(leaf, step, self._seed) if self._recipe.wobble else leaf)
+        if not step:
+            refuse_unsound(values)
+        straighten(values)
+        return values.detach(), *self._gradient(values, leaf, opened=step < OPEN)
+
     def _reached(self, objectives: Sequence[Objective], start: Parametrisation) -> Tensor:
         """The objectives of the images as they are."""
         with torch.no_grad():
-            values = self._values(objectives, start.images())
+            values = torch.cat([self._values(*group) for group in self._groups(objectives, start.images())])
         if not values.isfinite().all():
             bad = objectives[int(values.isfinite().logical_not().nonzero()[0]) // self.copies]
             raise NonFiniteError(f"{bad.name} is NaN or infinite: the model's weights hold some, or it overflows.")

@@ -19,10 +19,10 @@ from ..engine.diagnose import refuse_unsound
 from ..engine.inputs import make_inputs
 from ..engine.straighten import straighten
 from ..errors import GradientError, InputError, NonFiniteError
-from ..layers import find_layers
 from ..photos import Photo, read
 from ..progress import bar
 from ..render.tiles import tile
+from .asked import check_explainer, one_layer
 from .canvas import Canvas
 from .objectives import channel_numbers
 from .result import Result
@@ -120,14 +120,13 @@ def deep_dream(
     >>> dream.image.shape, dream.history.shape
     ((40, 60, 3), (1, 2))
     """
+    check_explainer(explainer)
     if not scale > 1 or not strength > 0:
         raise InputError(f"scale must be above 1 and strength above 0, not {scale!r} and {strength!r}.")
     original = _reduced(read(image))
     model, inputs = explainer._inner, make_inputs(model_args, model_kwargs)
     with borrowed(model):
-        found = find_layers(model, layer)
-        if len(found) != 1:
-            raise InputError(f"A dream is of one layer, and {len(found)} are given.")
+        found = [one_layer(explainer, layer, "deep_dream")]
         canvas = Canvas(explainer, found, inputs)
         dreamer = _Dreamer(Ascent(model, found, explainer._layout, inputs, output=False), canvas, channels, strength)
         sizes = _sizes(original.shape[:2], whole(octaves, "octaves"), scale)

@@ -15,8 +15,8 @@ from ..arguments import whole
 from ..engine.borrow import borrowed
 from ..engine.inputs import make_inputs
 from ..errors import ImageIndexError, InputError, InputTypeError, NonFiniteError
-from ..layers import Layer, find_layers
 from ..render.scatter import scatter
+from .asked import check_explainer, one_layer
 from .near import Neighbours, check_metric, distances, nearest_other
 from .reduce import NAMES, Reducer
 from .result import Result
@@ -269,10 +269,11 @@ def embed(
     >>> embed(explainer, torch.rand(6, 3, 16, 16))
     Embedding(6 images, 16 features (input of head), PCA to 2)
     """
+    check_explainer(explainer)
     reducer = None if method is None else Reducer(method, components, seed, options)
     if reducer is None and options:
         raise InputTypeError(f"method=None has no options; got {', '.join(options)}.")
-    named = None if layer is None else _one(find_layers(explainer._inner, layer))
+    named = None if layer is None else one_layer(explainer, layer, "embed")
     stream = Stream(explainer, images, batch_size=batch_size, progress=progress, doing="embedding", seen=thumbnails)
     seen = Seen(explainer, named, make_inputs(model_args, model_kwargs), thumbnails)
     with borrowed(explainer._inner):
@@ -294,12 +295,6 @@ def embed(
         thumbnails=seen.thumbnails.take() if thumbnails else None,
         provenance={"model": type(explainer._inner).__name__},
     )
-
-
-def _one(layers: list[Layer]) -> Layer:
-    if len(layers) != 1:
-        raise InputError(f"embed looks at one layer, and {len(layers)} are given: call it once for each.")
-    return layers[0]
 
 
 def _beside_a_line(points: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -20,6 +20,7 @@ from ..layers import find_layers
 from ..progress import bar
 from ..render.text import fit
 from ..render.tiles import corners, tile
+from .asked import check_explainer, one_layer
 from .canvas import SIZE, Canvas
 from .climb import Climbed, Climber
 from .objectives import Channel, Objective, channel_numbers, make_objectives
@@ -166,6 +167,7 @@ def maximize(
     >>> maximize(explainer, "left", channels=[0, 3], size=24, steps=4).images.shape
     (2, 24, 24, 3)
     """
+    check_explainer(explainer)
     recipe, seed = _recipe(method, steps, rate), seed_of(seed)
     wanted = None if size is None else whole(size, "size")
     model, inputs = explainer._inner, make_inputs(model_args, model_kwargs)
@@ -217,21 +219,14 @@ def _placed(explainer: Explainer, objective: Any, layer: Any, channels: Any) -> 
     if objective is None:
         if layer is None:
             raise InputError("Say what to maximize: a layer (and channels of it), or objective=.")
-        label = _label(explainer, layer)
+        label = one_layer(explainer, layer, "maximize").label
         return [], {layer: label, label: label}
     if channels is not None:
         raise InputError("objective= and channels= are two ways to say what to maximize: give one of them.")
     given = make_objectives(objective, layer)
-    labels = {one: _label(explainer, one) for objective in given for one in objective.layers}
+    labels = {one: one_layer(explainer, one, "maximize").label for objective in given for one in objective.layers}
     objectives = [one.resolved(explainer._about, labels) for one in given]
     return objectives, labels | {label: label for label in labels.values()}
-
-
-def _label(explainer: Explainer, layer: Any) -> str:
-    found = find_layers(explainer._inner, layer)
-    if len(found) != 1:
-        raise InputError(f"maximize looks at one layer at a time, and {len(found)} are given.")
-    return found[0].label
 
 
 def _starter(

@@ -74,6 +74,11 @@ class Objective:
 
     __rmul__ = __mul__
 
+    def __truediv__(self, weight: float) -> Objective:
+        if isinstance(weight, bool) or not isinstance(weight, int | float | np.number) or weight == 0:
+            raise InputTypeError(f"An objective is divided by a number other than 0, not by {weight!r}.")
+        return self * (1 / float(weight))
+
 
 @dataclass(frozen=True, repr=False)
 class Sum(Objective):

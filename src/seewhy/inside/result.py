@@ -73,7 +73,7 @@ class Result:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Self:
-        """What `save` wrote at `path`, with or without `.npz`; equal to the last bit.
+        """What `save` wrote at `path`, with or without `.npz`; the same arrays to the last bit.
 
         No file there is an ImageNotFoundError (a FileNotFoundError), another kind of file an InputError.
         """

@@ -16,8 +16,9 @@ from ..engine.borrow import borrowed
 from ..engine.inputs import ModelInputs, make_inputs
 from ..engine.look import look
 from ..errors import InputError, InputTypeError, LayerError, NonFiniteError, close_matches
-from ..layers import Layer, find_layers
+from ..layers import Layer
 from ..render import ranks
+from .asked import check_explainer, one_layer
 from .receptive import ReceptiveField, receptive_field, whole
 from .result import WIDEST, Result
 from .stream import Batch, Stream
@@ -45,8 +46,8 @@ class TopImages(Result):
             the layer has no positions.
         boxes: int64 ``(K, k, 4)``, the receptive field of that position in the model's input, clipped to it: x0, y0,
             x1, y1 in pixels, x1 and y1 not included.
-        crops: uint8 ``(K, k, size, size, 3)``, what the model saw there; white where the field goes beyond the image.
-        pictures: uint8 ``(K, k, size, size, 3)``, all of what the model saw.
+        crops: uint8 ``(K, k, size, size, 3)``, what the model saw there; grey where the field goes beyond the image.
+        pictures: uint8 ``(K, k, size, size, 3)``, all of what the model saw, grey at the sides unless square.
         channels: int64 ``(K,)``, their numbers.
         layer: whose channels they are.
         by: ``"max"`` or ``"mean"``, what of a channel is compared.
@@ -165,13 +166,14 @@ def top_images(
     >>> top_images(explainer, torch.rand(20, 3, 16, 16), "left", channels=range(4), k=3)
     TopImages(4 channels of left, the best 3 of 20 images by max, receptive field 7 x 7)
     """
+    check_explainer(explainer)
     if by not in ("max", "mean"):
         raise InputError(f"by is 'max' or 'mean', not {by!r}.{close_matches(str(by), ('max', 'mean'))}")
     if explainer._sides != 2:
         raise InputError("top_images looks at pictures, and this model takes signals or volumes.")
     search = _Search(
         explainer,
-        _one(find_layers(explainer._inner, layer)),
+        one_layer(explainer, layer, "top_images"),
         make_inputs(model_args, model_kwargs),
         whole_number(k, "k"),
         by,
@@ -183,12 +185,6 @@ def top_images(
         for batch in stream:
             search.add(batch)
     return search.result()
-
-
-def _one(layers: list[Layer]) -> Layer:
-    if len(layers) != 1:
-        raise InputError(f"top_images looks at one layer, and {len(layers)} are given: call it once for each.")
-    return layers[0]
 
 
 def _numbers(channels: Iterable[int] | int | None) -> list[int] | None:

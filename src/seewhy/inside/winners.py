@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 Picture = NDArray[np.uint8]
 Box = tuple[int, int, int, int]
-WHITE = 255
+BEYOND = 224  # the grey of what is beyond the image
+ENLARGED = 8  # times, from where on pixels stay squares
 
 
 @dataclass
@@ -78,13 +79,13 @@ def _by_value(winner: Winner) -> float:
 
 
 def cut(picture: Picture, box: Box) -> Picture:
-    """What lies in a box ``(x0, y0, x1, y1)`` of a picture ``(H, W, 3)``, white where it goes beyond.
+    """What lies in a box ``(x0, y0, x1, y1)`` of a picture ``(H, W, 3)``, grey where it goes beyond.
 
     >>> cut(np.zeros((4, 4, 3), np.uint8), (-1, 0, 2, 4))[0, :, 0].tolist()
-    [255, 0, 0]
+    [224, 0, 0]
     """
     x0, y0, x1, y1 = box
-    found = np.full((y1 - y0, x1 - x0, 3), WHITE, np.uint8)
+    found = np.full((y1 - y0, x1 - x0, 3), BEYOND, np.uint8)
     left, top, right, bottom = clipped(box, picture.shape[:2])
     found[top - y0 : bottom - y0, left - x0 : right - x0] = picture[top:bottom, left:right]
     return found
@@ -99,14 +100,14 @@ def clipped(box: Box, size: tuple[int, ...]) -> Box:
 
 
 def fitted(picture: Picture, size: int) -> Picture:
-    """A picture ``(H, W, 3)`` within a square of `size` pixels, white where it does not fill it."""
+    """A picture ``(H, W, 3)`` within a square of `size` pixels, grey where it does not fill it."""
     import cv2
 
     height, width = picture.shape[:2]
     share = size / max(height, width)
     h, w = max(1, round(height * share)), max(1, round(width * share))
-    how = cv2.INTER_AREA if share < 1 else cv2.INTER_CUBIC
-    found = np.full((size, size, 3), WHITE, np.uint8)
+    how = cv2.INTER_AREA if share < 1 else cv2.INTER_CUBIC if share < ENLARGED else cv2.INTER_NEAREST
+    found = np.full((size, size, 3), BEYOND, np.uint8)
     top, left = (size - h) // 2, (size - w) // 2
     found[top : top + h, left : left + w] = cv2.resize(picture, (w, h), interpolation=how)
     return found

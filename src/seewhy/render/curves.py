@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 LOOKS = (("#bd1f01", "s"), ("#3f90da", "o"), ("#832db6", "^"))  # colour and marker, as colours alone may be confused
 SMALL, NAME = 8.0, 230.0  # points: of letters, and the room for a layer's name
-MOST = 60  # names that have room
+LEAST = 10.0  # points from one name to the next
 
 
 def size_of(names: Sequence[str]) -> tuple[float, float]:
@@ -37,7 +38,8 @@ def draw(ax: Axes, names: Sequence[str], curves: Mapping[str, NDArray[np.floatin
         ax.plot(places, values, color=colour, marker=marker, markersize=4, lw=1.3, label=label, clip_on=False, zorder=3)
     ax.set_ylim(0, 1)
     ax.set_xlim(-0.5, len(names) - 0.5)
-    step = -(-len(names) // MOST)
+    room = ax.get_window_extent().width * 72 / ax.figure.dpi
+    step = max(1, math.ceil(LEAST * len(names) / room))
     shown = [fit_end(name, NAME, SMALL) for name in names[::step]]
     ax.set_xticks(places[::step], shown, rotation=90, fontsize=SMALL, **PLAIN)
     ax.tick_params(axis="y", labelsize=SMALL)
