@@ -8,7 +8,7 @@ from torch import nn
 from seewhy import Explainer, SeewhyWarning, samples
 from seewhy.engine.borrow import borrowed
 from seewhy.engine.inputs import ModelInputs
-from seewhy.inside.receptive import Side, receptive_field
+from seewhy.inside.receptive import Side, _fit, receptive_field
 from seewhy.inside.top_images import top_images
 from seewhy.inside.winners import clipped, cut, fitted
 from seewhy.layers import find_layers
@@ -71,11 +71,11 @@ def test_the_stages_of_the_sample_network():
 
 
 def test_the_effective_field_is_the_smallest_square_that_holds_nine_tenths():
-    """One weight of 0.5 in the middle and 0.5 in all around it, which is more than half of the image."""
+    """Half of the weights is in the middle, 0.35 in a ring 3 pixels from it, the rest in one 5 pixels from it."""
     convolution = nn.Conv2d(3, 64, 17, padding=8, bias=False)
     distance = torch.maximum((torch.arange(17) - 8).abs()[:, None], (torch.arange(17) - 8).abs()[None])
-    weights = torch.where(distance == 0, 1.0, 0.0) + torch.where(distance == 5, 1.0 / 40, 0.0)
-    convolution.weight.data[:] = weights / 2
+    convolution.weight.data[:] = sum(share * (distance == ring) / (distance == ring).sum()
+                                     for ring, share in [(0, 0.5), (3, 0.35), (5, 0.15)])  # fmt: skip
     field = measured(pooled(convolution), "0", (20, 20))
     assert field.effective
     assert field.size == (11, 11)
@@ -88,6 +88,31 @@ def test_positions_that_see_different_widths_have_no_exact_field():
     model = pooled(nn.Conv2d(3, 8, 8, 8), nn.Upsample(scale_factor=8), nn.Conv2d(8, 8, 1))
     field = measured(model, "2")
     assert field.effective
+
+
+def test_ends_that_no_line_goes_through_have_no_exact_field():
+    seen = np.zeros((3, 60), bool)
+    for row, (first, last) in zip(seen, [(20, 30), (20, 40), (40, 50)], strict=True):
+        row[first:last] = True
+    assert _fit([3, 4, 5], seen, 8) is None
+
+
+class Edge(nn.Module):
+    """The first column of its convolution also sees the mean of much of the image."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.out = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 1)
+
+    def forward(self, x):
+        y = self.conv(x)
+        first = y[..., :1] + x[:, :1, :, :30].mean(3, keepdim=True)
+        return self.out(torch.cat([first, y[..., 1:]], 3)).mean((2, 3))
+
+
+def test_one_position_that_sees_more_than_the_others_forbids_an_exact_field():
+    assert measured(Edge(), "conv").effective is False
+    assert measured(Edge(), "out").effective is True
 
 
 class Frozen(nn.Module):
@@ -122,7 +147,7 @@ def test_it_is_measured_the_same_each_time_and_leaves_no_trace():
 
 
 def test_an_interrupt_while_it_is_measured():
-    model = small_cnn()
+    model, images = small_cnn(), torch.rand(6, 3, 16, 16)
     calls = []
 
     def interrupt(module, args, output):
@@ -132,7 +157,7 @@ def test_an_interrupt_while_it_is_measured():
 
     handle = model.left.register_forward_hook(interrupt)
     with unchanged(model), pytest.raises(KeyboardInterrupt):
-        top_images(Explainer(model), torch.rand(6, 3, 16, 16), "left")
+        top_images(Explainer(model), images, "left")
     handle.remove()
     assert len(calls) > 1  # the images went by first
 

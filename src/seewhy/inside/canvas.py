@@ -66,7 +66,7 @@ class Canvas:
     def to_input(self, images: Tensor) -> Tensor:
         """Images in 0..1, normalised as the model's transform does, in the model's precision."""
         mean, std = self._explainer._preprocessing.mean, self._explainer._preprocessing.std
-        if mean is None or std is None:
+        if mean is None or std is None or len(mean) not in (1, self.channels):
             self._explainer._preprocessing.say_once(
                 "The normalisation of the model's transform is unknown, so images are given to it as 0..1."
             )

@@ -77,7 +77,7 @@ class Climber:
     def climb(self, objectives: Sequence[Objective], start: Parametrisation) -> Climbed:
         """All steps for these objectives at once."""
         recipe = self._recipe
-        optimiser = torch.optim.Adam([start.values], recipe.rate)
+        optimiser = torch.optim.Adam([start.values], recipe.rate, eps=recipe.calm)
         history = [self._reached(objectives, start)]
         gone: Tensor = torch.zeros((), device=start.values.device)
         alive = torch.zeros(len(start.values), dtype=torch.bool, device=start.values.device)
@@ -88,10 +88,10 @@ class Climber:
             alive |= arrived
             gone = gone + gradient.abs().mean(1)
             if recipe.normalised:
-                size = gradient.square().mean((1, 2, 3), keepdim=True).sqrt()
-                start.values.data += recipe.rate * gradient / (size + 1e-12)
+                start.values.data += recipe.rate * gradient / _size(gradient)
             else:
-                (start.values.grad,) = torch.autograd.grad(graph, start.values, -gradient)
+                (slope,) = torch.autograd.grad(graph, start.values, -gradient)
+                start.values.grad = slope / _size(slope)
                 optimiser.step()
             if step:
                 history.append(values)
@@ -158,6 +158,12 @@ class Climber:
                 (through,) = torch.autograd.grad(values.sum(), images)
             gradient = torch.where(blocked[:, None, None, None], through, gradient)
         return gradient, ~blocked
+
+
+def _size(gradient: Tensor) -> Tensor:
+    """Each image's root mean square, one by one, as sums over a batch round otherwise; a little more than 0."""
+    sizes = torch.stack([one.square().mean().sqrt() for one in gradient]) + 1e-20
+    return sizes.view(-1, *[1] * (gradient.dim() - 1))
 
 
 @contextmanager

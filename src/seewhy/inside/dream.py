@@ -92,7 +92,7 @@ def deep_dream(
     together with the detail that the photo lost by being small. At every step the photo is shifted at random.
 
     Args:
-        explainer: of the model; its transform says how images are normalised.
+        explainer: of the model; its transform says how images are normalised (without one: as for ImageNet).
         image: a path, PIL image or array ``(H, W[, 3 or 4])``; a longer side than 512 pixels is reduced to these. For a
             network that takes one size only the photo is squeezed into that at every step.
         layer: whose activation grows, by name or module.

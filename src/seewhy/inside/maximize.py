@@ -133,7 +133,7 @@ def maximize(
     All of them climb in one batch, and none knows of the others: the same channel alone gives the same image.
 
     Args:
-        explainer: of the model; its transform says how images are normalised.
+        explainer: of the model; its transform says how images are normalised (without one: as for ImageNet).
         layer: the layer, by name or module.
         channels: numbers of its channels; None: the first 64.
         objective: instead of channels an `Objective`, a function from the layer's activation ``(n, C, h, w)`` to

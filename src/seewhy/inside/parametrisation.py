@@ -82,8 +82,7 @@ class Phase:
         """The inverse transform, evened to a contrast that natural images have, in colour and squeezed into 0..1."""
         magnitude = self._magnitude.to(self.values.device)
         flat = torch.fft.irfft2(torch.polar(magnitude.expand_as(self.values), self.values), s=(self._size, self._size))
-        flat = flat - flat.mean((2, 3), keepdim=True)
-        return _coloured(flat / (flat.std((1, 2, 3), keepdim=True) + 1e-6)).sigmoid()
+        return _coloured(torch.stack([_evened(one) for one in flat])).sigmoid()
 
 
 def magnitude_of(pictures: NDArray[np.uint8], size: int, channels: int) -> Tensor:
@@ -97,6 +96,12 @@ def magnitude_of(pictures: NDArray[np.uint8], size: int, channels: int) -> Tenso
         flat = flat.mean(1, keepdim=True)
     spectra: Tensor = torch.fft.rfft2(flat - flat.mean((2, 3), keepdim=True))
     return spectra.abs().mean(0)
+
+
+def _evened(flat: Tensor) -> Tensor:
+    """One image ``(C, h, w)`` with a mean of 0 and a deviation of 1; alone, as sums over a batch round otherwise."""
+    flat = flat - flat.mean((1, 2), keepdim=True)
+    return flat / (flat.std() + 1e-6)
 
 
 def _usual_magnitude(channels: int, size: int) -> Tensor:

@@ -102,7 +102,9 @@ def receptive_field(
 def _knots(count: int) -> list[int]:
     """The positions along a side whose gradients are taken, a middle one first."""
     middle = count // 2
-    return list(dict.fromkeys(p for p in (middle, middle + 1, 0, 1, count - 2, count - 1) if 0 <= p < count))
+    return list(
+        dict.fromkeys(p for p in (middle, middle + 1, middle - 1, 0, 1, count - 2, count - 1) if 0 <= p < count)
+    )
 
 
 def _measure(
@@ -159,14 +161,21 @@ def _gradient(
 def _fit(positions: Sequence[int], seen: NDArray[np.bool_], count: int) -> Side | None:
     """The affine map from `positions` to the pixels that each of them has `seen`, exact to one; None if there is none.
 
-    Ends at the edges of the input are cut off there, perhaps, and tell nothing. The outermost positions may be cut off
-    before them, by the padding of a layer on the way, so it is also tried without these.
+    It is that of the middle positions: others may be cut off at the edges of the input, or before these by the padding
+    of a layer on the way. They must lie within it; what sees one edge and the other has a padding that goes round.
     """
     length = seen.shape[1]
     spans = [(p, int(row.argmax()), length - int(row[::-1].argmax())) for p, row in zip(positions, seen, strict=True)
              if row.any()]  # fmt: skip
-    inner = [span for span in spans if 0 < span[0] < count - 1]
-    return _fitted(spans, length, count) or _fitted(inner, length, count)
+    found = _fitted([span for span in spans if abs(span[0] - count // 2) <= 1], length, count)
+    others = [span for span in spans if span[1:] != (0, length)]
+    return found if found and all(_holds(found, span) for span in others) else None
+
+
+def _holds(side: Side, span: tuple[int, int, int]) -> bool:
+    position, first, last = span
+    start, stop = side.ends(position)
+    return start <= first and last <= stop
 
 
 def _fitted(spans: Sequence[tuple[int, int, int]], length: int, count: int) -> Side | None:
