@@ -521,7 +521,7 @@ class TestPictures:
         words = self.written(channels(explainer, image, "features.0", channels=[7, 3]).plot())
         assert {"7", "3"} <= set(words)
         words = self.written(channels(explainer, image, "features.0", top=3).plot())
-        assert words[-1].endswith("the 3 of most mean activation")
+        assert " ".join(words[-1].split()).endswith("the 3 of most mean activation")
 
     def test_rows_that_are_left_out_are_said(self):
         found = channels(Explainer(vgg(width=40)), picture(1, 3, 24, 24), ["features.0", "features.16"])

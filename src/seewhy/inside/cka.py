@@ -74,7 +74,9 @@ class Agreement(Result):
         return ax
 
     def _size(self) -> tuple[float, float]:
-        return 6.6, 5.8
+        longest = max(self.values.shape)
+        down, across = (max(1.2, 4.2 * count / longest) for count in self.values.shape)
+        return across + 2.4, down + 1.6
 
 
 def _name(axis: Any, names: Sequence[str], **how: Any) -> None:

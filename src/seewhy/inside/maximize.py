@@ -130,7 +130,8 @@ def maximize(
 ) -> Maximized:
     """Images that excite channels of a layer, or any other objective, as much as gradient ascent can.
 
-    All of them climb in one batch, and none knows of the others: the same channel alone gives the same image.
+    All of them climb in one batch, and none knows of the others: the same channel alone gives the same image. On the
+    CPU eight images pass the model at once, which costs less than more and rounds as one alone; on a GPU all.
 
     Args:
         explainer: of the model; its transform says how images are normalised (without one: as for ImageNet).
@@ -145,7 +146,7 @@ def maximize(
         size: pixels of the images' sides; None: 128, or what the model takes (of the classic without
             its borders).
         steps: of the ascent; None: 128, or 30 of the classic.
-        seed: the same one gives the same images.
+        seed: the same one gives the same images; on a GPU, whose sums have no fixed order, nearly.
         copies: images of each objective, for `inside.Diversity`.
         photos: for maco, natural images whose mean magnitude spectrum is taken; None: 1/f.
         rate: of a step; None: what suits the method.
@@ -270,4 +271,7 @@ def _warn_of_dead(objectives: Sequence[Objective], alive: Tensor) -> None:
     ever = alive.cpu().view(len(objectives), -1).any(1).tolist()
     if dead := [one.name for one, lives in zip(objectives, ever, strict=True) if not lives]:
         more = f" and {len(dead) - 8} more" if len(dead) > 8 else ""
-        warn(f"No gradient reaches {', '.join(dead[:8])}{more}: dead, and blank instead of an image.")
+        warn(
+            f"No gradient reaches {', '.join(dead[:8])}{more}: dead from this start, and blank instead of an image. "
+            "Another seed= may wake it, or the layer before a ReLU."
+        )

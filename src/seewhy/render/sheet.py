@@ -200,7 +200,7 @@ class Sheet:
             for i, block in enumerate(row):
                 self._draw_block(ax, block, i * (self._slot + BETWEEN) + self._left, y, scale)
             y += self._height(row)
-        _write(ax, 0, height, f"{STANDARDIZED}{f' · {self.note}' * bool(self.note)}", NOTE * scale, va="bottom")
+        _write(ax, 0, height, self._said, NOTE * scale, va="bottom")
         ax.set_xlim(0, width)
         ax.set_ylim(height, 0)
         ax.set_aspect("equal")
@@ -262,8 +262,16 @@ class Sheet:
     @property
     def _whole(self) -> tuple[float, float]:
         """Width and height in points."""
-        width = self._side * self._slot + (self._side - 1) * BETWEEN
-        return width, sum(map(self._height, self._rows)) + LINE * NOTE
+        return self._width, sum(map(self._height, self._rows)) + LINE * NOTE * (self._said.count("\n") + 1)
+
+    @property
+    def _width(self) -> float:
+        return self._side * self._slot + (self._side - 1) * BETWEEN
+
+    @cached_property
+    def _said(self) -> str:
+        """What stands below, in as many lines as it takes."""
+        return fit(f"{STANDARDIZED}{f' · {self.note}' * bool(self.note)}", self._width, NOTE, lines=6)
 
 
 def _scale(ax: Axes, width: float, height: float) -> float:
