@@ -243,6 +243,26 @@ def test_dead_units_are_woken_or_told(method):
     assert [text.get_text() for text in found.plot().texts] == ["0 dead", "1", "2", "3 dead"]
 
 
+def test_what_wakes_at_the_top_of_a_relu6_is_no_dead_unit():
+    """Its own gradient is 0 at the start, behind the ReLU, and 0 again at 6."""
+
+    class Sharp(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.relu = nn.Conv2d(3, 1, 1), nn.ReLU6()
+            nn.init.constant_(self.conv.weight, 1e4)
+            nn.init.constant_(self.conv.bias, -2e4)
+
+        def forward(self, x):
+            return self.relu(self.conv(x)).mean((2, 3))
+
+    found = maximize(Explainer(Sharp()), "relu", size=16, steps=16, rate=0.5)
+    assert found.history[0, 0] == 0
+    assert found.history[-1, 0] > 0
+    assert found.images.std() > 1
+    assert "dead" not in found.plot().texts[0].get_text()
+
+
 def test_the_network_is_as_it_was():
     model = small_cnn().train()
     explainer = Explainer(model)

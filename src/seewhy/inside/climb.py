@@ -36,7 +36,7 @@ class Climbed:
     Attributes:
         images: in 0..1, but for pixels that left it.
         gone: the accumulated magnitude of the gradient at each pixel, ``(K·copies, s, s)``.
-        alive: whether a gradient of the objective itself ever arrived, ``(K·copies,)``.
+        alive: whether a gradient of the objective itself ever arrived, or it rose all the same, ``(K·copies,)``.
         history: ``(steps + 1, K)``, the mean over copies.
     """
 
@@ -97,6 +97,7 @@ class Climber:
                 history.append(values)
             self._step_done()
         history.append(self._reached(objectives, start))
+        alive |= history[-1] > history[0]  # though no gradient was left as soon as it woke, at the top of a ReLU6
         means = torch.stack(history).view(-1, len(objectives), self.copies).mean(2)
         return Climbed(start.images().detach(), gone, alive, means.float().cpu().numpy())
 
