@@ -131,7 +131,7 @@ def maximize(
     """Images that excite channels of a layer, or any other objective, as much as gradient ascent can.
 
     All of them climb in one batch, and none knows of the others: the same channel alone gives the same image. On the
-    CPU eight images pass the model at once, which costs less than more and rounds as one alone; on a GPU all.
+    CPU each passes the model by itself, which costs less than all at once and rounds as one alone; on a GPU all do.
 
     Args:
         explainer: of the model; its transform says how images are normalised (without one: as for ImageNet).
