@@ -1,5 +1,7 @@
 """CKA against the closed form, and what it must not mind."""
 
+import threading
+
 import numpy as np
 import pytest
 import torch
@@ -190,11 +192,74 @@ def test_the_networks_are_as_they_were():
         cka(Explainer(one), IMAGES, ["left"], other=Explainer(two))
 
 
+@pytest.mark.parametrize("kind", ["loader", "generator", "ones", "pairs"])
+def test_images_are_compared_so_many_at_a_time_whatever_comes(kind):
+    images = {
+        "loader": lambda: DataLoader(IMAGES, 4),
+        "ones": lambda: DataLoader(IMAGES, 1),
+        "generator": lambda: iter(IMAGES.split(4)),
+        "pairs": lambda: iter(IMAGES.split(2)),
+    }[kind]
+    expected = cka(Explainer(small_cnn()), IMAGES, LAYERS, batch_size=12).values
+    found = cka(Explainer(small_cnn()), images(), LAYERS, batch_size=12)
+    np.testing.assert_allclose(found.values, expected, atol=1e-5)
+    assert found.images == 24
+
+
+def test_a_loader_of_single_images_needs_no_batch_size():
+    expected = cka(Explainer(small_cnn()), IMAGES, LAYERS).values
+    np.testing.assert_allclose(cka(Explainer(small_cnn()), DataLoader(IMAGES, 1), LAYERS).values, expected, atol=1e-5)
+
+
+def test_labels_are_passed_by():
+    odd = [(image, torch.zeros(3, 3)) for image in IMAGES]
+    assert cka(Explainer(small_cnn()), odd, ["left"]).images == 24
+
+
+class Near(nn.Module):
+    """Layer a tells images apart, b by little beside what they share, c has one image far larger than the others."""
+
+    def __init__(self, little):
+        super().__init__()
+        self.a, self.b, self.c, self.little = nn.Identity(), nn.Identity(), nn.Identity(), little
+
+    def forward(self, x):
+        z = self.a(x * 1.0)
+        far = torch.ones(len(x), 1, 1, 1)
+        far[0] = 1e7
+        return (self.b(1 + self.little * z) + self.c(z * far)).mean((2, 3))
+
+
+@pytest.mark.parametrize("little", [1e-2, 1e-4, 1e-5])
+def test_little_differences_beside_much_that_is_shared_and_an_image_far_from_all(little):
+    noise = torch.randn(24, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    found = cka(Explainer(Near(little)), noise, ["a", "b", "c"], batch_size=24).values
+    far = noise.clone()
+    far[0] *= 1e7
+    xs = [each.flatten(1).double().numpy() for each in (noise, 1 + little * noise, far)]
+    xs[1] -= xs[1].mean(0)
+    np.testing.assert_allclose(found, by_hand(xs, xs, 24), atol=1e-4)
+    assert found[0, 1] > 0.99
+
+
+def test_two_threads_with_the_same_networks_the_other_way_round_do_not_wait_for_each_other():
+    one, two = Explainer(small_cnn(0)), Explainer(small_cnn(1))
+    threads = [
+        threading.Thread(target=lambda a=a, b=b: [cka(a, IMAGES, ["left"], other=b) for _ in range(15)], daemon=True)
+        for a, b in ((one, two), (two, one))
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert not any(thread.is_alive() for thread in threads)
+
+
 def test_mistakes():
     explainer = Explainer(small_cnn())
-    with pytest.raises(InputError, match="at least 4 images at a time, and the first batch has 3"):
+    with pytest.raises(InputError, match="at least 4 images at a time, and there are 3 in all"):
         cka(explainer, IMAGES[:3], ["left"])
-    with pytest.raises(InputError, match="the first batch has 2"):
+    with pytest.raises(InputError, match="batch_size=2 is too small"):
         cka(explainer, IMAGES, ["left"], batch_size=2)
     with pytest.raises(UnknownNameError, match="Did you mean 'left'"):
         cka(explainer, IMAGES, ["lefd"])

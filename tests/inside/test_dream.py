@@ -106,6 +106,7 @@ def test_the_network_is_as_it_was():
         ({"seed": -1}, InputError, "seed must be"),
         ({"scale": 1}, InputError, "scale must be above 1"),
         ({"strength": 0}, InputError, "strength above 0"),
+        ({"scale": "a"}, InputError, "scale must be above 1"),
         ({"octaves": 0}, InputError, "octaves must be"),
         ({"steps": 0}, InputError, "steps must be"),
         ({"image": "nope.png"}, FileNotFoundError, "nope.png"),

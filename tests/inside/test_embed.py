@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import psutil
@@ -16,7 +18,8 @@ from sklearn.metrics import pairwise_distances
 from sklearn.neighbors import KNeighborsClassifier
 from torch import nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset, TensorDataset
+from torchvision.transforms import v2
 
 from seewhy import Explainer, SeewhyWarning
 from seewhy.errors import (
@@ -98,21 +101,122 @@ def test_the_features_are_what_the_last_linear_layer_reads(build, reader, size):
 
 def test_the_features_of_a_squeezenet_are_pooled():
     model, batch = torchvision.models.squeezenet1_1(weights=None, num_classes=7).eval(), images(4, (64, 48))
-    found = embed(Explainer(model, transform=as_is), batch, method=None)
+    found = embed(Explainer(model, transform=as_is, class_names=list("abcdefg")), batch, method=None)
     with torch.no_grad():
         np.testing.assert_allclose(found.features, model.features(batch).mean((2, 3)).numpy(), atol=1e-6)
     assert found.layer == "input of classifier.1"
+    with pytest.warns(SeewhyWarning, match="taken for class scores, made of the input of classifier.1"):
+        unnamed = embed(Explainer(model, transform=as_is), batch, method=None)
+    np.testing.assert_array_equal(unnamed.features, found.features)
 
 
 def test_a_model_that_gives_features_has_no_predictions():
     model, batch = torchvision.models.resnet18(weights=None).eval(), images(4, (48, 32))
     model.fc = nn.Identity()
-    found = embed(Explainer(model, transform=as_is), batch, method=None, labels=[0, 1, 2, 3])
+    with pytest.warns(SeewhyWarning, match="What the model returns is taken for features"):
+        found = embed(Explainer(model, transform=as_is), batch, method=None, labels=[0, 1, 2, 3])
     with torch.no_grad():
         np.testing.assert_allclose(found.features, model(batch).numpy(), atol=1e-5)
     assert found.layer == "output"
     assert found.predictions is None
     assert found.correct is None
+    named = embed(Explainer(model, transform=as_is), batch, "layer2", method=None, labels=[0, 1, 2, 3])
+    assert named.predictions is None
+    assert named.correct is None
+
+
+def test_a_named_layer_of_a_classifier_has_predictions(explainer):
+    found = embed(Explainer(small_cnn(), transform=as_is), images(), "left", method=None)
+    assert found.predictions == embed(Explainer(small_cnn(), transform=as_is), images(), method=None).predictions
+
+
+class Head(nn.Module):
+    """A convolution that gives three classes, and what is made of it."""
+
+    def __init__(self, made):
+        super().__init__()
+        self.body, self.head, self.made = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 3, 1), made
+
+    def forward(self, x):
+        return self.made(self.head(self.body(x).relu()))
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda y: y.mean((2, 3)).softmax(1),
+        lambda y: y.softmax(1).mean((2, 3)),
+        lambda y: y.mean((2, 3)).sigmoid(),
+        lambda y: y.amax((2, 3)),
+        lambda y: y.logsumexp((2, 3)),
+    ],
+    ids=["softmax", "softmax first", "sigmoid", "max", "logsumexp"],
+)
+def test_what_may_be_class_scores_is_refused_or_said(made):
+    """Scores that are made of a convolution in another way than by the mean are never taken for features in silence."""
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        try:
+            embed(Explainer(Head(made), transform=as_is), images(6), method=None)
+            told = [str(one.message) for one in said]
+        except LayerError as error:
+            told = [str(error)]
+    assert any("name a layer with layer=" in one for one in told)
+
+
+def test_labels_that_nobody_reads_may_be_anything(explainer):
+    """A mask, a vector, a dict: labels= says others."""
+    odd = [torch.zeros(4, 4), torch.tensor([0.0, 1.0]), {"boxes": torch.zeros(1, 4)}, 0.5, True, None]
+    found = embed(explainer, list(zip(images(6), odd, strict=True)), method=None, labels=[0] * 6)
+    assert len(found) == 6
+    with pytest.raises(InputTypeError, match=r"label of image 0 is a Tensor of shape \(4, 4\)") as caught:
+        embed(explainer, list(zip(images(6), odd, strict=True)), method=None)
+    assert len(str(caught.value)) < 200
+
+
+def test_a_list_of_files_is_several_images(explainer, tmp_path, monkeypatch):
+    """And a file with the name of a class is still a pair."""
+    monkeypatch.chdir(tmp_path)
+    for i, image in enumerate(np.random.default_rng(0).integers(0, 256, (5, 16, 16, 3), dtype=np.uint8)):
+        Image.fromarray(image).save(f"{i}.png")
+    transform = v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32, scale=True)])
+    explainer = Explainer(small_cnn(), transform=transform)
+    lists = [["0.png", "1.png", "2.png"], ["3.png", "4.png"]]
+    for given in (lists, iter(lists)):
+        found = embed(explainer, given, method=None)
+        assert found.sources == tuple(f"{i}.png" for i in range(5))
+        assert found.labels is None
+    pairs = embed(explainer, [["0.png", "cat"], ("1.png", "dog")], method=None)
+    assert (pairs.sources, pairs.labels) == (("0.png", "1.png"), ("cat", "dog"))
+
+
+def test_the_classes_of_data_sets_one_after_another(explainer):
+    data = TensorDataset(images(4), torch.tensor([0, 1, 2, 3]))
+    data.classes = ["ant", "bee", "cat", "dog"]
+    other = TensorDataset(images(4), torch.tensor([0, 1, 2, 3]))
+    other.classes = ["x", "y", "z", "w"]
+    assert embed(explainer, ConcatDataset([data, data]), method=None).labels == ("ant", "bee", "cat", "dog") * 2
+    assert embed(explainer, ConcatDataset([data, other]), method=None).labels == tuple(
+        embed(explainer, TensorDataset(*data.tensors), method=None).labels * 2
+    )
+
+
+def test_a_generator_may_ask_the_network_in_another_thread(explainer):
+    def fetched():
+        with ThreadPoolExecutor(1) as pool:
+            for image in images(20):
+                assert pool.submit(explainer.predict, image).result(20)
+                yield image
+
+    assert len(embed(explainer, fetched(), method=None, batch_size=4)) == 20
+
+
+def test_features_alone_are_saved_without_a_picture(explainer, tmp_path):
+    found = embed(explainer, images(), method=None)
+    found.save(tmp_path / "features")
+    assert [file.name for file in tmp_path.iterdir()] == ["features.npz"]
+    with pytest.raises(InputError, match="no points to draw"):
+        found.save(tmp_path / "features.png")
 
 
 @pytest.mark.parametrize("wrap", [nn.DataParallel, lambda net: torch.compile(net, backend="eager")])

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torchvision.transforms import v2
 
 from seewhy import Explainer, SeewhyError, SeewhyWarning
 from seewhy.errors import GradientError, InputError, InputTypeError, LayerError, NonFiniteError, UnknownNameError
@@ -195,6 +196,43 @@ def _nothing():
     return nullcontext()
 
 
+NORMAL = v2.Normalize([0.4, 0.5, 0.6], [0.2, 0.3, 0.4])
+TRANSFORMS = {
+    "usual": [NORMAL],
+    "then scaled": [NORMAL, v2.Lambda(lambda x: 3 * x)],
+    "BGR": [v2.Lambda(lambda x: x.flip(0)), NORMAL],
+    "BGR at last": [NORMAL, v2.Lambda(lambda x: x.flip(0))],
+    "0 to 255, BGR": [v2.Lambda(lambda x: 255 * x.flip(0)), v2.Normalize([103, 116, 123], [1, 1, 1])],
+    "inverted": [v2.RandomInvert(1), NORMAL],
+    "grey": [v2.Grayscale(3), NORMAL],
+    "HF-like": [v2.Lambda(lambda x: (x - 0.5) / 0.5)],
+}
+
+
+@pytest.mark.filterwarnings("ignore:Pictures are shown stretched")
+@pytest.mark.parametrize("steps", TRANSFORMS)
+def test_the_image_found_is_what_it_was_taken_for_when_it_goes_through_the_transform(steps):
+    """Whatever the transform does to colours."""
+    transform = v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32, scale=True), *TRANSFORMS[steps]])
+    explainer = Explainer(small_cnn(), transform=transform)
+    found = maximize(explainer, "left", [0, 5], size=32, steps=20)
+    seen = explainer.explain(found.images, "activations", layer="left").values[:, :, 2:-2, 2:-2].mean((2, 3))
+    np.testing.assert_allclose([seen[0, 0], seen[1, 5]], found.history[-1], rtol=0.02, atol=0.02)
+
+
+def test_a_transform_that_does_more_to_colours_is_told():
+    square = v2.Compose([v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Lambda(lambda x: x * x)])
+    with pytest.warns(SeewhyWarning, match="normalisation of the model's transform is unknown, or more"):
+        maximize(Explainer(small_cnn(), transform=square), "left", [0], **FEW)
+
+
+def test_a_size_that_nobody_takes_is_said():
+    said = "neither images of 128 pixels nor what its transform gives, 224: say which"
+    with pytest.warns(SeewhyWarning, match="No transform was given"), pytest.raises(InputError, match=said):
+        maximize(Explainer(Fixed()), "conv", [0], steps=2)
+    assert maximize(Explainer(Fixed()), "conv", [0], steps=2, size=20).images.shape == (1, 20, 20, 3)
+
+
 class Fixed(nn.Module):
     """Takes 20 x 20 pixels and nothing else."""
 
@@ -337,6 +375,12 @@ def test_memory_that_does_not_suffice_halves_the_batch(explainer, monkeypatch):
         ({"layer": "left", "size": 0}, InputError, "size must be"),
         ({"layer": "left", "copies": 0}, InputError, "copies must be"),
         ({"layer": "left", "rate": 0}, InputError, "rate must be"),
+        ({"layer": "left", "rate": "fast"}, InputError, "rate must be"),
+        ({"objective": Logit(None)}, InputTypeError, "not None"),
+        ({"objective": Channel("left", [3])}, InputTypeError, "whole number"),
+        ({"objective": Channel("left", 1.5)}, InputTypeError, "whole number"),
+        ({"objective": Channel("left", True)}, InputTypeError, "whole number"),
+        ({"objective": Diversity("head"), "copies": 2}, InputError, "at a layer with positions"),
         ({"layer": "left", "seed": -1}, InputError, "seed must be"),
         ({"layer": "left", "seed": 0.5}, InputError, "seed must be"),
         ({"layer": "left", "objective": Channel("left", 0)}, InputError, "leave layer= out"),

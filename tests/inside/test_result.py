@@ -242,3 +242,9 @@ class TestShown:
         assert not left.images
         with pytest.raises(errors.InputTypeError, match="one matplotlib Axes"):
             found().plot([left, right])
+
+
+@pytest.mark.parametrize("path", ["", ".", "/"])
+def test_no_name_is_no_path(path):
+    with pytest.raises(errors.InputError, match="load takes the path of a saved result"):
+        Found.load(path)

@@ -93,6 +93,26 @@ def test_the_crop_holds_what_excites_the_channel():
     assert (brightest > found.crops[0].min((1, 2, 3)) + 20).all()
 
 
+def test_a_network_that_changes_its_input_in_place():
+    class Own(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3)
+
+        def forward(self, x):
+            x -= 0.5
+            x.mul_(2)
+            return self.conv(x).mean((2, 3))
+
+    found = top_images(Explainer(Own()), IMAGES, "conv", k=2)
+    assert found.receptive_field == (3, 3)
+
+
+def test_labels_are_passed_by():
+    odd = [(image, {"mask": torch.zeros(3, 3)}) for image in IMAGES]
+    assert top_images(Explainer(small_cnn()), odd, "left", k=2).count == 50
+
+
 @pytest.mark.parametrize("kind", ["list", "generator", "loader", "pairs"])
 def test_any_stream(kind):
     images = {
@@ -127,6 +147,7 @@ def test_the_network_is_as_it_was():
         ({"channels": [-1]}, InputError, "8 channels"),
         ({"channels": []}, InputError, "empty"),
         ({"channels": "a"}, InputTypeError, "whole numbers"),
+        ({"channels": [True, False]}, InputTypeError, "whole numbers"),
         ({"k": 0}, InputError, "k must be"),
         ({"size": 0}, InputError, "size must be"),
         ({"by": "men"}, InputError, "Did you mean 'mean'"),

@@ -86,7 +86,7 @@ class Ascent:
         handles = [module.register_forward_hook(finished) for module in modules]
         try:
             with suppress(_EnoughError):
-                raw = run(self._model, batch, self._inputs)
+                raw = run(self._model, batch.clone(), self._inputs)  # which the model may change in place
         finally:
             for handle in handles:
                 handle.remove()

@@ -21,15 +21,15 @@ _stances: list[Any] = []  # the compiler's stance, once for each borrower
 
 
 @contextmanager
-def borrowed(model: nn.Module) -> Iterator[None]:
-    """Evaluate `model` without leaving a trace.
+def borrowed(*models: nn.Module) -> Iterator[None]:
+    """Evaluate `models` without leaving a trace; several are waited for together, so that nobody waits in a circle.
 
     Inside: every module is in eval mode, no parameter requires grad, gradients are enabled even under the user's
-    ``no_grad`` or ``inference_mode``, and no other thread explains this model. Afterwards, whatever was raised: each
+    ``no_grad`` or ``inference_mode``, and no other thread explains these models. Afterwards, whatever was raised: each
     module's training flag, each parameter's ``requires_grad``, buffers and random states are as before.
     """
     with ExitStack() as stack:
-        modules = list(model.modules())
+        modules = list(dict.fromkeys(module for model in models for module in model.modules()))
         stack.enter_context(_alone(modules))
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
@@ -39,6 +39,13 @@ def borrowed(model: nn.Module) -> Iterator[None]:
         stack.enter_context(_buffers(modules))
         stack.enter_context(_training_flags(modules))
         stack.enter_context(_frozen(modules))
+        yield
+
+
+@contextmanager
+def undisturbed(*models: nn.Module) -> Iterator[None]:
+    """Give random states back at the end, though a data loader draws from them while `models` are borrowed in turns."""
+    with _random_states([module for model in models for module in model.modules()]):
         yield
 
 

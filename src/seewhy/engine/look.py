@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from ..errors import LayerError
 from ..given import Given
 from ..layers import Layer, tensors
-from ..outputs import KINDS, Outputs, read_outputs
+from ..outputs import KINDS, Outputs, read_outputs, sums_to_one
 from ..scoring import Scoring
 from .capture import Captured
 from .inputs import ModelInputs
@@ -56,6 +56,7 @@ class Features:
     Attributes:
         label: what the features are called.
         scored: whether class scores are made of them; else they are themselves what the model gives.
+        assumed: what had to be assumed, in a sentence; empty where nothing had.
 
     Raises:
         LayerError: they cannot be told.
@@ -77,6 +78,7 @@ class Features:
             )
         self.label = f"input of {names[self._reader] or 'the model'}" if self._reader else "output"
         self.scored = self._reader is not None
+        self.assumed = self._assumed(None if head is None else calls[head], outputs)
 
     def __call__(self, batch: Tensor) -> tuple[Tensor, Any]:
         """The features ``(n, D)`` of a batch, the mean over positions where they have any, and the model's output."""
@@ -98,7 +100,25 @@ class Features:
             return True
         made = any(isinstance(module, nn.Linear) and _may_make(out, outputs.scores) for module, _, out in calls)
         hidden = any(isinstance(module, torch.jit.ScriptModule) for module in self._model.modules())
-        return not (made or hidden or outputs.scores.shape[1] in (1, self._classes))
+        return not (made or hidden or sums_to_one(outputs.scores) or outputs.scores.shape[1] in (1, self._classes))
+
+    def _assumed(self, head: _Called | None, outputs: Outputs) -> str:
+        """What cannot be told from a tensor of shape (n, K): whether it holds class scores or features."""
+        scores = outputs.scores
+        if scores is None or outputs.embedding is not scores or scores.shape[1] == self._classes:
+            return ""
+        if head is None:
+            return (
+                "What the model returns is taken for features, as no layer is seen to make class scores of it. If it "
+                "is class scores, name a layer with layer=, and the classes with Explainer(..., class_names=...)."
+            )
+        module, _, output = head
+        if isinstance(module, nn.Linear) or _equals(_averaged(module, output), scores):
+            return ""
+        return (
+            f"What the model returns is taken for class scores, made of the {self.label}. If it is features, take the "
+            "last layer with layer=; Explainer(..., class_names=...) says that it is scores."
+        )
 
     def _run(self, batch: Tensor, watched: Sequence[nn.Module]) -> tuple[Any, list[_Called]]:
         """What the model returns, and each call of the watched modules: the module, what it read, its output."""
@@ -137,10 +157,11 @@ def _last(calls: Sequence[_Called], fits: Callable[[nn.Module, Tensor], bool]) -
 
 def _makes(module: nn.Module, output: Tensor, scores: Tensor) -> bool:
     """Whether an output, averaged over positions as it is or after a ReLU, is the scores."""
-    means = (_averaged(module, output), _averaged(module, output.relu()))
-    return any(
-        mean.shape == scores.shape and torch.allclose(mean, scores, 1e-4, 1e-5, equal_nan=True) for mean in means
-    )
+    return any(_equals(_averaged(module, given), scores) for given in (output, output.relu()))
+
+
+def _equals(mean: Tensor, scores: Tensor) -> bool:
+    return mean.shape == scores.shape and torch.allclose(mean, scores, 1e-4, 1e-5, equal_nan=True)
 
 
 def _averages(calls: Sequence[_Called], scores: Tensor) -> bool:

@@ -16,11 +16,17 @@ from ..errors import InputError
 from ..images import gather
 from ..layers import Layer
 from ..layouts import first_convolution
+from ..preprocessing import Preprocessing
 
 if TYPE_CHECKING:
     from ..explainer import Explainer
 
 SIZE = 128  # pixels of a side, where the network takes any
+_COLOURS = (  # flat pictures that are sent through a transform: four say what it does, the others that it is all
+    (0, 0, 0), (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (40, 90, 200), (200, 130, 30), (128, 128, 128),
+)  # fmt: skip
+_FLAT = 64  # pixels of their sides
+_SLACK = 0.01  # of the range of the results: pictures have 256 levels, on the way too
 
 
 class Canvas:
@@ -59,20 +65,33 @@ class Canvas:
         parameters = (p for p in explainer._inner.parameters() if p.is_floating_point())
         self._dtype = next((p.dtype for p in parameters), torch.float32)
         self.device = device_of(explainer._inner, explainer._device) or torch.device("cpu")
+        self._colours = self._own_colours()
         self.free = True  # whether the model takes other sizes than its transform's
         self.size = self._own_size(usual) if size is None else size
         self.widths = self._tried(self.size)
 
     def to_input(self, images: Tensor) -> Tensor:
-        """Images in 0..1, normalised as the model's transform does, in the model's precision."""
-        mean, std = self._explainer._preprocessing.mean, self._explainer._preprocessing.std
-        if mean is None or std is None or len(mean) not in (1, self.channels):
-            self._explainer._preprocessing.say_once(
-                "The normalisation of the model's transform is unknown, so images are given to it as 0..1."
+        """Images in 0..1 with the colours that the model's transform gives them, in the model's precision."""
+        weights, offset = (part.to(images) for part in self._colours)
+        return (torch.einsum("cd,ndhw->nchw", weights, images) + offset.view(-1, 1, 1)).to(self._dtype)
+
+    def _own_colours(self) -> tuple[Tensor, Tensor]:
+        """What the model's transform makes of colours in 0..1: weights ``(channels, channels)`` and offsets.
+
+        Where nobody gave a transform it is ImageNet's normalisation; else that of flat pictures which go through it.
+        """
+        preprocessing = self._explainer._preprocessing
+        if preprocessing.assumed and self.channels == 3 and preprocessing.mean and preprocessing.std:
+            mean, std = torch.tensor(preprocessing.mean), torch.tensor(preprocessing.std)
+            return torch.diag(1 / std), -mean / std
+        found = None if preprocessing.assumed else _measured_colours(preprocessing, self.channels)
+        if found is None:
+            preprocessing.say_once(
+                "The normalisation of the model's transform is unknown, or more than weights and an offset for each "
+                "colour, so images are given to the model as 0..1."
             )
-            return images.to(self._dtype)
-        shape = (-1, 1, 1)
-        return ((images - images.new_tensor(mean).view(shape)) / images.new_tensor(std).view(shape)).to(self._dtype)
+            return torch.eye(self.channels), torch.zeros(self.channels)
+        return found
 
     def _own_size(self, usual: int) -> int:
         try:
@@ -81,8 +100,19 @@ class Canvas:
             noise = np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8)
             batch, _ = self._explainer._load(gather(noise), 0, 1, seen=False)
             self.free = False
-            return int(batch.shape[-1])
+            return self._last_try(usual, int(batch.shape[-1]))
         return usual
+
+    def _last_try(self, usual: int, own: int) -> int:
+        """The size that the transform gives, if the model takes that."""
+        try:
+            self._tried(own)
+        except Exception as error:
+            raise InputError(
+                f"The model takes neither images of {usual} pixels nor what its transform gives, {own}: say which with "
+                "size=, or Explainer(..., transform=...). It says: " + " ".join(str(error).split())[:200]
+            ) from error
+        return own
 
     def _tried(self, size: int) -> dict[str, int]:
         """How many channels each layer has, in a run on an image of this size."""
@@ -91,3 +121,20 @@ class Canvas:
             self._explainer._inner, self.to_input(blank), self._layers, self._explainer._layout, self._inputs
         )
         return {label: captured.value.shape[1] for label, captured in found.items()}
+
+
+def _measured_colours(preprocessing: Preprocessing, channels: int) -> tuple[Tensor, Tensor] | None:
+    """The weights and offsets that a transform gives to colours; None where it does more, or nothing with them."""
+    colours = np.array(_COLOURS, np.uint8)
+    flat = np.broadcast_to(colours[:, None, None], (len(colours), _FLAT, _FLAT, 3))
+    batch, _ = gather(np.ascontiguousarray(flat)).load(0, len(flat), preprocessing, seen=False)
+    if batch.shape[1] != channels:
+        return None
+    found = batch.double().cpu()[:, :, batch.shape[2] // 2, batch.shape[3] // 2].numpy()
+    given = np.column_stack([colours / 255, np.ones(len(colours))])
+    fitted = np.linalg.lstsq(given, found, rcond=None)[0]
+    spread = np.ptp(found)
+    if not spread or np.abs(given @ fitted - found).max() > _SLACK * spread:
+        return None
+    weights, offset = torch.tensor(fitted[:3].T, dtype=torch.float32), torch.tensor(fitted[3], dtype=torch.float32)
+    return (weights if channels == 3 else weights.sum(1, keepdim=True)), offset

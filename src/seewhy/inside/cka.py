@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,15 +13,16 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ..arguments import whole
-from ..engine.borrow import borrowed
+from ..engine.borrow import borrowed, undisturbed
 from ..engine.inputs import ModelInputs, make_inputs
 from ..engine.look import look
 from ..errors import InputError, NonFiniteError, warn
+from ..images import Images
 from ..layers import Layer, find_layers
 from ..render.text import fit_end
 from .asked import check_explainer
 from .result import Result
-from .stream import Batch, Stream
+from .stream import Stream
 from .usual import usual_layers
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 BATCH = 32  # images whose likeness is compared at a time
 LEAST = 4  # images that the unbiased estimator needs
 NAMES = 30  # layers whose names find room along one side
+ROUNDING = 0.5  # units in the last place: images that differ by less, all in all, are the same
 _COLUMNS = 2**16  # features at a time, in float64
 
 
@@ -101,7 +103,8 @@ def cka(
     """Linear centred kernel alignment of every pair of layers (Kornblith 2019), batch by batch (Nguyen 2021, eq. 3-5).
 
     Two layers agree where the images that are alike to one are alike to the other. Features are all of a layer's
-    outputs, so a rotation of its channels or another scale changes nothing. The similarity of images (Gram matrices) is
+    outputs at its positions (without class tokens), so a rotation of its channels or another scale changes nothing.
+    The similarity of images (Gram matrices) is
     compared within each batch by the unbiased estimator of HSIC (Song 2012), and averaged over batches, so that memory
     does not grow with the data; with all images in one batch it is the closed form. The biased estimator of Kornblith's
     equation 1 is higher where there are few images for the number of features.
@@ -112,8 +115,9 @@ def cka(
         layer: layers by name or module; None: every convolution and pooling layer, the blocks of a transformer.
         other: of another network, which sees the same images through its own transform; None: the same network.
         other_layer: the other side's layers; None: the same as `layer`, of another network the usual ones.
-        batch_size: images that are compared with one another; None: 32, of a loader its own. At least 4; what is left
-            over at the end and less joins the batch before. It changes the result a little.
+        batch_size: images that are compared with one another, whatever comes at a time; None: 32, of a loader its own
+            if that is 4 or more. At least 4; what is left over at the end and less joins those before. It changes the
+            result a little.
         progress: whether to show a progress bar; None: where it takes more than 2 s and somebody watches.
         model_args: further inputs of the models, as for `Explainer.explain`, the same for all images.
         model_kwargs: the same by name.
@@ -123,7 +127,7 @@ def cka(
 
     Raises:
         UnknownNameError: there is no such layer.
-        InputError: fewer than 4 images are in a batch.
+        InputError: there are fewer than 4 images.
         NonFiniteError: a layer gives NaN or infinite values.
 
     >>> import seewhy
@@ -135,20 +139,20 @@ def cka(
     check_explainer(explainer)
     if other is not None:
         check_explainer(other)
-    size = BATCH if batch_size is None else whole(batch_size, "batch_size")
-    batches = batch_size is None and isinstance(images, DataLoader)
-    stream = Stream(
-        explainer, images, batch_size=None if batches else size, progress=progress, doing="comparing", seen=False
-    )
-    inputs = make_inputs(model_args, model_kwargs)
-    with borrowed(explainer._inner), borrowed((other or explainer)._inner):
-        seers = [_Seer(explainer, layer, inputs)]
-        if other is not None or other_layer is not None:
-            seers.append(_Seer(other or explainer, other_layer, inputs))
-        sums, count = _Sums(), 0
-        for batch in _whole_batches(stream):
-            sums.add([seer.grams(batch) for seer in seers])
-            count += len(batch.input)
+    size = whole(_batch_of(images) if batch_size is None else batch_size, "batch_size")
+    if size < LEAST:
+        raise InputError(f"CKA compares at least {LEAST} images at a time: batch_size={size} is too small.")
+    how: dict[str, Any] = {"progress": progress, "doing": "comparing", "labelled": False}
+    inputs, models = make_inputs(model_args, model_kwargs), (explainer._inner, (other or explainer)._inner)
+    seers = [_Seer(explainer, layer, inputs)]
+    if other is not None or other_layer is not None:
+        seers.append(_Seer(other or explainer, other_layer, inputs))
+    sums, count = _Sums(), 0
+    with undisturbed(*models):
+        for given in _chunks(Stream(explainer, images, batch_size=size, **how), size):
+            with borrowed(*models):
+                sums.add([seer.grams(given) for seer in seers])
+            count += len(given)
     provenance = {"model": type(explainer._inner).__name__}
     if other is not None:
         provenance["other"] = type(other._inner).__name__
@@ -157,31 +161,25 @@ def cka(
     return Agreement(values=sums.values(), layers=names[0], other_layers=names[-1], images=count, provenance=provenance)
 
 
-def _whole_batches(stream: Stream) -> Iterator[Batch]:
-    """The batches; one of fewer than 4 images joins the one before."""
-    before: Batch | None = None
-    for batch in stream:
-        if before is not None and len(batch.input) < LEAST:
-            batch = _joined(before, batch)
-        elif before is not None:
-            yield before
-        if len(batch.input) < LEAST:
-            raise InputError(
-                f"CKA compares at least {LEAST} images at a time, and the first batch has {len(batch.input)}: "
-                "give more images, or a larger batch_size."
-            )
-        before = batch
-    if before is not None:
-        yield before
+def _batch_of(images: Any) -> int:
+    """How many images are compared at a time where nobody says it: as many as a loader gives, if these are enough."""
+    own = images.batch_size if isinstance(images, DataLoader) else None
+    return own if own and own >= LEAST else BATCH
 
 
-def _joined(one: Batch, two: Batch) -> Batch:
-    return replace(
-        one,
-        input=torch.cat([one.input, two.input]),
-        given=one.given.joined(two.given),
-        sources=one.sources + two.sources,
-    )
+def _chunks(stream: Stream, size: int) -> Iterator[Images]:
+    """The images `size` at a time, however many the stream gives; fewer than 4 at the end join those before."""
+    waiting: Images | None = None
+    for images, _, _ in stream.gathered():
+        waiting = images if waiting is None else waiting.joined(images)
+        while len(waiting) >= size + LEAST:
+            yield waiting.part(0, size)
+            waiting = waiting.part(size, len(waiting))
+    if waiting is None or len(waiting) < LEAST:
+        raise InputError(
+            f"CKA compares at least {LEAST} images at a time, and there are {len(waiting or ())} in all: give more."
+        )
+    yield waiting
 
 
 class _Seer:
@@ -198,10 +196,10 @@ class _Seer:
             raise InputError("The list of layers is empty: name at least one, or leave it out.")
         self.labels: tuple[str, ...] = ()
 
-    def grams(self, batch: Batch) -> Tensor:
+    def grams(self, given: Images) -> Tensor:
         """Of each layer how alike the images are, float64 ``(L, n, n)`` with a diagonal of 0."""
         about = self._explainer
-        images, _ = about._load(batch.given.part(0, len(batch.input)), 0, len(batch.input), seen=False)
+        images, _ = about._load(given.part(0, len(given)), 0, len(given), seen=False)
         if self._layers is None:
             names = usual_layers(about._inner, images[:1], about._layout, self._inputs)
             self._layers = find_layers(about._inner, names)
@@ -216,11 +214,14 @@ def _gram(activation: Tensor, label: str) -> Tensor:
     if not features.isfinite().all():
         raise NonFiniteError(f"Layer {label!r} gives NaN or infinite values, which agree with nothing.")
     gram = torch.zeros(len(features), len(features), dtype=torch.float64, device=features.device)
+    size = spread = 0.0
     for start in range(0, features.shape[1], _COLUMNS):
-        part = features[:, start : start + _COLUMNS]
-        centred = part.double() - part.double().mean(0)  # which the estimator does not mind, and rounding does
+        part = features[:, start : start + _COLUMNS].double()
+        centred = part - part.mean(0)  # which the estimator does not mind, and rounding does
         gram += centred @ centred.mT
-    gram[gram.abs() <= 1e-12 * float(features.float().norm(dim=1).max()) ** 2] = 0  # constant, but for rounding
+        size, spread = size + float(part.square().sum()), spread + float(centred.square().sum())
+    if spread <= (ROUNDING * torch.finfo(features.dtype).eps) ** 2 * size:
+        gram.zero_()
     return gram.fill_diagonal_(0).cpu()
 
 

@@ -121,7 +121,8 @@ def deep_dream(
     ((40, 60, 3), (1, 2))
     """
     check_explainer(explainer)
-    if not scale > 1 or not strength > 0:
+    numbers = all(isinstance(one, int | float) for one in (scale, strength))
+    if not numbers or not scale > 1 or not strength > 0:
         raise InputError(f"scale must be above 1 and strength above 0, not {scale!r} and {strength!r}.")
     original = _reduced(read(image))
     model, inputs = explainer._inner, make_inputs(model_args, model_kwargs)

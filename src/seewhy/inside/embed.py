@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..arguments import whole
-from ..engine.borrow import borrowed
+from ..engine.borrow import borrowed, undisturbed
 from ..engine.inputs import make_inputs
 from ..errors import ImageIndexError, InputError, InputTypeError, NonFiniteError
 from ..render.scatter import scatter
@@ -212,6 +212,10 @@ class Embedding(Result):
             return name
         return f"{name} ({100 * self.explained_variance_ratio[i]:.1f} % of the variance)"
 
+    @property
+    def _drawable(self) -> bool:
+        return self.points is not None
+
     def _size(self) -> tuple[float, float]:
         return 7.6, 5.4
 
@@ -274,11 +278,13 @@ def embed(
     if reducer is None and options:
         raise InputTypeError(f"method=None has no options; got {', '.join(options)}.")
     named = None if layer is None else one_layer(explainer, layer, "embed")
-    stream = Stream(explainer, images, batch_size=batch_size, progress=progress, doing="embedding", seen=thumbnails)
-    seen = Seen(explainer, named, make_inputs(model_args, model_kwargs), thumbnails)
-    with borrowed(explainer._inner):
-        for batch in stream:
-            seen.add(batch)
+    how: dict[str, Any] = {"seen": thumbnails, "labelled": labels is None}
+    stream = Stream(explainer, images, batch_size=batch_size, progress=progress, doing="embedding", **how)
+    seen, model = Seen(explainer, named, make_inputs(model_args, model_kwargs), thumbnails), explainer._inner
+    with undisturbed(model):
+        for batch in stream:  # which may itself ask the model, even in another thread
+            with borrowed(model):
+                seen.add(batch)
     features = seen.features.take()
     truth = seen.truth(as_labels(labels, seen.labels, len(features)), stream.classes)
     points, ratios = (None, None) if reducer is None else reducer(features)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
+import reprlib
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,15 +18,19 @@ _IMAGE_KEYS = ("pixel_values", "image", "images", "img")
 _LABEL_KEYS = ("label", "labels", "target", "fine_label")
 
 
-def chunks(items: Iterable[Any], size: int | None, sides: int, *, batched: bool) -> Iterator[tuple[Any, Any]]:
+def chunks(
+    items: Iterable[Any], size: int | None, sides: int, *, batched: bool, labelled: bool = True
+) -> Iterator[tuple[Any, Any]]:
     """The images of `items` in chunks of at most `size` (None: of any), with their labels, None where there are none.
 
     An item is an image, a pair ``(image, label)`` or a mapping with them, or several images in one of these forms.
-    `batched`: it is what a loader made of several items, which may be a list of them.
+    `batched`: it is what a loader made of several items, which may be a list of them. `labelled`: whether labels are
+    wanted; else they are passed by, whatever they are.
     """
     waiting: list[tuple[Any, Any]] = []
     for item in items:
-        for images, labels in _parts(item, sides) if batched else [_pair(item)]:
+        for images, given in _parts(item, sides) if batched else [_pair(item)]:
+            labels = given if labelled else None
             several = isinstance(images, list | tuple) or _many(images, sides)
             waiting += [] if several else [(images, labels)]
             if waiting and (several or len(waiting) == size):
@@ -77,6 +84,13 @@ def _may_be_image(value: Any) -> bool:
     return isinstance(value, str) or hasattr(value, "__fspath__") or _is_picture(value)
 
 
+def _are_files(item: Any) -> bool:
+    """Whether an item is a list of files, and not one of them with its label."""
+    if not isinstance(item, list) or len(item) < 2 or not all(isinstance(one, str | os.PathLike) for one in item):
+        return False
+    return all(isinstance(one, os.PathLike) or Path(one).is_file() for one in item[1:])
+
+
 def _pair(item: Any) -> tuple[Any, Any]:
     """The image or images, and the label or labels if there are any, of one item or batch."""
     if isinstance(item, Mapping):
@@ -87,6 +101,8 @@ def _pair(item: Any) -> tuple[Any, Any]:
                 f"{', '.join(map(repr, _IMAGE_KEYS))}, and the label in {', '.join(map(repr, _LABEL_KEYS))}."
             )
         return image, next((item[key] for key in _LABEL_KEYS if key in item), None)
+    if _are_files(item):
+        return item, None
     if isinstance(item, list | tuple):
         if not item:
             raise InputTypeError("An item of the data set is empty; expected an image, or (image, label).")
@@ -121,7 +137,7 @@ def plain(labels: Any, count: int, first: int = 0) -> tuple[int | str, ...]:
     for i, label in enumerate(found):
         if isinstance(label, bool) or not isinstance(label, int | str):
             raise InputTypeError(
-                f"The label of image {first + i} is {label!r}; expected the index or the name of a class."
+                f"The label of image {first + i} is {_short(label)}; expected the index or the name of a class."
             )
     if len(found) != count:
         raise InputError(f"{len(found)} labels for the {count} images from number {first} on: one is needed for each.")
@@ -133,8 +149,15 @@ def _listed(labels: Any) -> list[Any]:
         labels = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
         labels = labels.tolist()  # a plain number where there is no dimension
     if isinstance(labels, str | bytes | Mapping) or not isinstance(labels, Iterable):
-        raise InputTypeError(f"Labels are a list with one for each image, not {labels!r}.")
+        raise InputTypeError(f"Labels are a list with one for each image, not {_short(labels)}.")
     return list(labels)
+
+
+def _short(value: Any) -> str:
+    """A value in a few words."""
+    if isinstance(value, Tensor | np.ndarray) and value.ndim:
+        return f"a {type(value).__name__} of shape {tuple(value.shape)}"
+    return reprlib.repr(value)
 
 
 def _scalar(label: Any) -> Any:

@@ -206,7 +206,7 @@ def _recipe(method: str, steps: int | None, rate: float | None) -> Recipe:
             f"There is no way to climb {method!r}.{close_matches(str(method), RECIPES)} Known: {', '.join(RECIPES)}."
         )
     recipe = RECIPES[method]
-    if rate is not None and not rate > 0:
+    if rate is not None and (isinstance(rate, bool) or not isinstance(rate, int | float) or not rate > 0):
         raise InputError(f"rate must be above 0, not {rate!r}.")
     return replace(
         recipe,

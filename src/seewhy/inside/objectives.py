@@ -140,6 +140,8 @@ class _AtLayer(Objective):
     def _channels(self, seen: Seen, index: int = 0) -> Tensor:
         """The layer's activation, with at least `index` + 1 channels."""
         activation = seen.activations[self.layer]
+        if isinstance(index, bool) or not hasattr(index, "__index__"):
+            raise InputTypeError(f"A channel is a whole number, from 0 on, not {index!r}.")
         if not 0 <= index < activation.shape[1]:
             raise InputError(f"There is no channel {index} {self._where}: it has {activation.shape[1]}, from 0 on.")
         return activation
@@ -227,9 +229,10 @@ class Diversity(_AtLayer):
 
     def value(self, seen: Seen) -> Tensor:
         """For each image minus its mean similarity to the others, ``(n,)``."""
-        flat = self._channels(seen).flatten(2)
-        if flat.dim() < 3 or len(flat) < 2:
+        activation = self._channels(seen)
+        if activation.dim() < 3 or len(activation) < 2:
             raise InputError("Diversity compares the images of one objective at a layer with positions: give copies=2.")
+        flat = activation.flatten(2)
         gram = torch.nn.functional.normalize((flat @ flat.mT).flatten(1), dim=1)
         alike = gram @ gram.mT
         return -(alike.sum(1) - alike.diagonal()) / (len(flat) - 1)
@@ -266,8 +269,10 @@ class Logit(Objective):
 
     def resolved(self, about: About, labels: Mapping[Any, str]) -> Objective:  # noqa: ARG002
         """The class by its index, keeping the name for pictures."""
-        found = Class(self.cls)._resolved(about)
-        return _Score(int(found.cls or 0), about.name(int(found.cls or 0)))
+        found = None if self.cls is None else Class(self.cls)._resolved(about).cls
+        if not isinstance(found, int):
+            raise InputTypeError(f"Logit is of a class, by its index or name, not {self.cls!r}.")
+        return _Score(found, about.name(found))
 
     def __repr__(self) -> str:
         return f"class {self.cls}"

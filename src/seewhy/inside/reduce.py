@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import random
 from collections.abc import Mapping
 from typing import Any
 
@@ -117,12 +118,15 @@ def _library(method: str) -> Any:
             f"fit_transform.{close_matches(method, _HOMES)}"
         )
     home, name, package, extra = _HOMES[method]
+    state = random.getstate()  # which importing scikit-learn moves
     try:
         return getattr(importlib.import_module(home), name)
     except ImportError as error:
         raise MissingDependencyError(
             f'{NAMES[method]} needs {package}. Install it with: pip install "seewhy[{extra}]"'
         ) from error
+    finally:
+        random.setstate(state)
 
 
 def _check_options(method: str, found: Any, options: Mapping[str, Any]) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from .. import storage
+from ..errors import InputError
 from ..render import figure
 
 if TYPE_CHECKING:
@@ -40,6 +41,11 @@ class Result:
         """Draw it on the Axes, or on those of a new figure of pyplot's, which is never shown for you."""
         raise NotImplementedError
 
+    @property
+    def _drawable(self) -> bool:
+        """Whether there is anything to draw."""
+        return True
+
     def _size(self) -> tuple[float, float]:
         return 6.4, 4.8
 
@@ -57,11 +63,14 @@ class Result:
             return None
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write it: `.png` the picture as `plot` draws it, `.npz` the arrays, without a suffix both.
+        """Write it: `.png` the picture as `plot` draws it, `.npz` the arrays, without a suffix both (where there is
+        something to draw).
 
         Parent folders are made. Another suffix is an InputError.
         """
         stem, suffixes = storage.parts(path)
+        if len(suffixes) > 1 and not self._drawable:
+            suffixes = [".npz"]
         stem.parent.mkdir(parents=True, exist_ok=True)
         for suffix in suffixes:
             file = stem.with_name(stem.name + suffix)
@@ -78,6 +87,8 @@ class Result:
         No file there is an ImageNotFoundError (a FileNotFoundError), another kind of file an InputError.
         """
         path = Path(path)
+        if not path.name:
+            raise InputError(f"load takes the path of a saved result, not {str(path)!r}.")
         file = path if path.suffix.lower() == ".npz" or path.is_file() else path.with_name(path.name + ".npz")
         stored, _ = storage.read(file, form=cls._form())
         try:

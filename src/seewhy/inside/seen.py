@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..engine.inputs import ModelInputs
 from ..engine.look import Features, look
-from ..errors import InputError, ModelError, NonFiniteError, warn
+from ..errors import InputError, LayerError, ModelError, NonFiniteError, warn
 from ..layers import Layer
 from ..outputs import Outputs, read_outputs
 from .rows import Rows
@@ -31,6 +31,7 @@ class Seen:
         self._read: Features | None = None
         self._predicted: list[int] | None = []
         self._count = 0
+        self._asked = False  # whether it was worked out what the model returns beside a named layer
         self.features, self.thumbnails = Rows(), Rows()
         self.labels: list[int | str] = []
         self.sources: list[str | None] = []
@@ -53,6 +54,7 @@ class Seen:
     def _features(self, batch: Tensor) -> tuple[Tensor, Any]:
         model, about = self._explainer._inner, self._explainer
         if self._named is not None:
+            self._ask_for_scores(batch)
             found, raw = look(model, batch, [self._named], about._layout, self._inputs)
             captured = found[self.layer]
             value = captured.value
@@ -60,7 +62,22 @@ class Seen:
         if self._read is None:
             self._read = Features(model, batch, self._inputs, about._output, about._classes)
             self.layer = self._read.label
+            if self._read.assumed:
+                warn(self._read.assumed)
         return self._read(batch)
+
+    def _ask_for_scores(self, batch: Tensor) -> None:
+        """Work out once whether what the model returns beside a named layer is class scores, and not features."""
+        about = self._explainer
+        if self._asked or about._classes is not None:
+            return
+        self._asked = True
+        try:
+            read = Features(about._inner, batch, self._inputs, about._output, about._classes)
+        except (LayerError, ModelError):  # scores of a kind of its own, or none, as `_scores` finds
+            return
+        if not read.scored or read.assumed:
+            self._predicted = None
 
     def _predict(self, raw: Any, batch: Batch) -> None:
         """Note the predicted classes, as long as every batch has some."""

@@ -37,7 +37,6 @@ class Batch:
         labels: index or name of each image's true class; empty where nothing says it.
         sources: each image's file; None for what was none.
         first: the number of the first image.
-        given: the images before the transform, for another network's.
     """
 
     input: Tensor
@@ -45,7 +44,6 @@ class Batch:
     labels: tuple[int | str, ...]
     sources: tuple[str | None, ...]
     first: int
-    given: Images
 
 
 class Stream:
@@ -60,6 +58,7 @@ class Stream:
         progress: whether to show a progress bar. None: where it takes more than 2 s, on a terminal or in a notebook.
         doing: what the bar says.
         seen: whether the pictures of what the model sees are wanted; else there are none.
+        labelled: whether labels are wanted; else they are passed by, whatever they are.
 
     Attributes:
         classes: the names of the classes that labels are indices of, where the data set knows them; else empty.
@@ -75,8 +74,9 @@ class Stream:
         progress: bool | None = None,
         doing: str = "looking",
         seen: bool = True,
+        labelled: bool = True,
     ) -> None:
-        self._seen = seen
+        self._seen, self._labelled = seen, labelled
         self._explainer, self._progress, self._doing = explainer, progress, doing
         self._size = None if batch_size is None else whole(batch_size, "batch_size")
         if isinstance(images, str | os.PathLike) and Path(images).is_dir():
@@ -89,32 +89,40 @@ class Stream:
         self.count = _count(images, source)
 
     def __iter__(self) -> Iterator[Batch]:
+        for images, labels, first in self.gathered():
+            batch, pictures = self._explainer._load(images, 0, len(images), seen=self._seen)
+            known = () if labels is None else plain(labels, len(images), first)
+            yield Batch(batch, pictures, known, images.sources, first)
+
+    def gathered(self) -> Iterator[tuple[Images, Any, int]]:
+        """The images before any transform, chunk by chunk, with their labels and the number of the first."""
         first = 0
         with bar(self._progress, self.count, doing=self._doing, unit="image") as shown:
             for images, labels in self._given():
                 found = images if isinstance(images, Images) else gather(images, self._explainer._sides, first)
-                count = len(found)
-                batch, pictures = self._explainer._load(found, 0, count, seen=self._seen)
-                known = () if labels is None else plain(labels, count, first)
-                yield Batch(batch, pictures, known, found.sources, first, found)
-                first += count
-                shown.update(count)
+                yield found, labels, first
+                first += len(found)
+                shown.update(len(found))
         if not first:
             raise InputError("There are no images: the data set or iterator is empty.")
 
     def _given(self) -> Iterator[tuple[Any, Any]]:
         """Chunks of images with their labels."""
-        images, size = self._images, self._size or BATCH_SIZE
+        images, usual, sides = self._images, self._size or BATCH_SIZE, self._explainer._sides
         if isinstance(images, Images):
-            return ((images.part(start, start + size), None) for start in range(0, len(images), size))
+            return ((images.part(start, start + usual), None) for start in range(0, len(images), usual))
         batched = isinstance(images, DataLoader) and (images.batch_size or images.batch_sampler) is not None
-        return chunks(_each(images), self._size if batched else size, self._explainer._sides, batched=batched)
+        size = self._size if batched else usual
+        return chunks(_each(images), size, sides, batched=batched, labelled=self._labelled)
 
 
 def _classes(source: Any) -> tuple[str, ...]:
     """The class names that a data set knows, or the one that it is a part of."""
     while not hasattr(source, "classes") and hasattr(source, "dataset"):
         source = source.dataset
+    if not hasattr(source, "classes") and hasattr(source, "datasets"):  # one after another: where all agree
+        found = set(map(_classes, source.datasets))
+        return found.pop() if len(found) == 1 else ()
     classes = getattr(source, "classes", None)
     return tuple(map(str, classes)) if isinstance(classes, list | tuple | np.ndarray) else ()
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..arguments import whole as whole_number
-from ..engine.borrow import borrowed
+from ..engine.borrow import borrowed, undisturbed
 from ..engine.inputs import ModelInputs, make_inputs
 from ..engine.look import look
 from ..errors import InputError, InputTypeError, LayerError, NonFiniteError, close_matches
@@ -180,10 +180,12 @@ def top_images(
         whole_number(size, "size"),
         _numbers(channels),
     )
-    stream = Stream(explainer, images, batch_size=batch_size, progress=progress, doing="top images")
-    with borrowed(explainer._inner):
-        for batch in stream:
-            search.add(batch)
+    how: dict[str, Any] = {"batch_size": batch_size, "progress": progress, "doing": "top images", "labelled": False}
+    model = explainer._inner
+    with undisturbed(model):
+        for batch in Stream(explainer, images, **how):  # which may itself ask the model, even in another thread
+            with borrowed(model):
+                search.add(batch)
     return search.result()
 
 
@@ -192,7 +194,10 @@ def _numbers(channels: Iterable[int] | int | None) -> list[int] | None:
     if channels is None:
         return None
     try:
-        numbers = list(map(operator.index, channels if isinstance(channels, Iterable) else [channels]))
+        given = list(channels) if isinstance(channels, Iterable) else [channels]
+        if any(isinstance(one, bool | np.bool_) for one in given):
+            raise TypeError
+        numbers = list(map(operator.index, given))
     except TypeError:
         raise InputTypeError(f"channels are whole numbers, as range(16), not {channels!r}.") from None
     if not numbers:

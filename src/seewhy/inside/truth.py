@@ -85,8 +85,8 @@ class Truth:
         if unknown:
             if len(unknown) < len(meant) or len(self.data_names) == self.count:  # else of another set of classes
                 warn(f"No class of the network is called {unknown[0]!r}, so no image is called misclassified."
-                     f"{close_matches(unknown[0], self.model_names.values())} Give labels= as the network's indices or "
-                     "names, or Explainer(..., class_names=...) the data set's.")  # fmt: skip
+                     f"{close_matches(unknown[0], self.model_names.values())} Give labels= as the network's names, "
+                     "or Explainer(..., class_names=...) the data set's.")  # fmt: skip
             return None
         pairs = zip(names, predicted.tolist(), strict=True)
         return np.array([index in meant[name] for name, index in pairs])
