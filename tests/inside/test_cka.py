@@ -9,6 +9,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from seewhy import Explainer, SeewhyWarning
+from seewhy.engine.borrow import borrowed
 from seewhy.errors import InputError, InputTypeError, NonFiniteError, UnknownNameError
 from seewhy.inside.cka import Agreement, cka
 from seewhy.testing import small_cnn, unchanged
@@ -242,17 +243,20 @@ def test_little_differences_beside_much_that_is_shared_and_an_image_far_from_all
     assert found[0, 1] > 0.99
 
 
-def test_two_threads_with_the_same_networks_the_other_way_round_do_not_wait_for_each_other():
+def test_who_waits_for_one_network_does_not_keep_the_other():
+    """Else two that need both, the other way round, would wait for each other for ever."""
     one, two = Explainer(small_cnn(0)), Explainer(small_cnn(1))
-    threads = [
-        threading.Thread(target=lambda a=a, b=b: [cka(a, IMAGES, ["left"], other=b) for _ in range(15)], daemon=True)
-        for a, b in ((one, two), (two, one))
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(30)
-    assert not any(thread.is_alive() for thread in threads)
+    both = threading.Thread(target=lambda: cka(one, IMAGES, ["left"], other=two), daemon=True)
+    alone = threading.Thread(target=lambda: one.predict(IMAGES[:1]), daemon=True)
+    with borrowed(two.model):
+        both.start()
+        both.join(0.5)
+        assert both.is_alive()
+        alone.start()
+        alone.join(20)
+        assert not alone.is_alive()
+    both.join(20)
+    assert not both.is_alive()
 
 
 def test_mistakes():

@@ -164,6 +164,12 @@ def test_what_may_be_class_scores_is_refused_or_said(made):
     assert any("name a layer with layer=" in one for one in told)
 
 
+def test_probabilities_are_no_features():
+    made = Head(lambda y: y.flatten(2).amax(2).softmax(1))
+    with pytest.raises(LayerError, match="name a layer with layer="):
+        embed(Explainer(made, transform=as_is), images(6), method=None)
+
+
 def test_labels_that_nobody_reads_may_be_anything(explainer):
     """A mask, a vector, a dict: labels= says others."""
     odd = [torch.zeros(4, 4), torch.tensor([0.0, 1.0]), {"boxes": torch.zeros(1, 4)}, 0.5, True, None]

@@ -40,8 +40,12 @@ class Objective:
     channel 3 of layer4 - 0.5 * channel 7 of layer4
     """
 
-    layers: Sequence[Any] = ()
     scores: bool = False
+
+    @property
+    def layers(self) -> Sequence[Any]:
+        """The layers that are needed, by name or module."""
+        return ()
 
     @property
     def name(self) -> str:
@@ -87,7 +91,7 @@ class Sum(Objective):
     terms: tuple[tuple[float, Objective], ...]
 
     @property
-    def layers(self) -> Sequence[Any]:  # type: ignore[override]
+    def layers(self) -> Sequence[Any]:
         """Those of all terms."""
         return tuple(dict.fromkeys(layer for _, one in self.terms for layer in one.layers))
 
@@ -125,7 +129,7 @@ class _AtLayer(Objective):
     layer: Any
 
     @property
-    def layers(self) -> Sequence[Any]:  # type: ignore[override]
+    def layers(self) -> Sequence[Any]:
         """The one."""
         return (self.layer,)
 

@@ -74,7 +74,8 @@ def receptive_field(
 
     The gradients of a few positions say which pixels these depend on: a gradient that is exactly zero for random
     combinations of all channels on several noise inputs comes from no pixel that counts. An affine map from position to
-    box is fitted to what is not cut off at the input's edges. Where there is none that is exact to the pixel, or where
+    box is fitted to what is not cut off at the input's edges, exact to the pixel (a pixel more where a layer on the
+    way repeats or rearranges positions, as upsampling does). Where there is none that is exact to the pixel, or where
     the field is more than half as high or wide as the input (attention, squeeze-and-excitation, deep networks), it is
     the effective receptive field (Luo 2016): the smallest square about the position that holds 90 % of the |gradient|,
     the mean over the noise inputs.

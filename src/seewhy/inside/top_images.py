@@ -53,7 +53,8 @@ class TopImages(Result):
         by: ``"max"`` or ``"mean"``, what of a channel is compared.
         sources: each image's file ``(K, k)``; None for what was none.
         receptive_field: height and width of the boxes before they are clipped, in pixels.
-        effective: whether it is the effective receptive field, as the exact one is more than half of the images.
+        effective: whether it is the effective receptive field, as the exact one is more than half of the images, or
+            differs from position to position.
         count: how many images were looked at.
         provenance: the model's class.
     """
