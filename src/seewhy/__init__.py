@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ._version import __version__
 
 if TYPE_CHECKING:
-    from . import errors, inside, methods, notebook, render, samples, testing, video
+    from . import datasets, errors, inside, methods, notebook, render, samples, testing, video
     from .engine.record import LayerRecord, Needs, Record
     from .engine.rules import BackwardRule
     from .errors import SeewhyError, SeewhyWarning
@@ -33,7 +33,7 @@ _MODULES = {
     "similarity": ("Similarity",),
     "targets": ("Class", "Contrast", "LogProbability", "Probability", "Target", "Value"),
 }
-_SUBMODULES = ("errors", "inside", "methods", "notebook", "render", "samples", "testing", "video")
+_SUBMODULES = ("datasets", "errors", "inside", "methods", "notebook", "render", "samples", "testing", "video")
 
 __all__ = [
     "BackwardRule",
@@ -57,6 +57,7 @@ __all__ = [
     "Target",
     "Value",
     "__version__",
+    "datasets",
     "errors",
     "inside",
     "list_methods",

@@ -20,6 +20,7 @@ from .methods import Method
 from .methods.base import cut
 from .scoring import Selected
 
+NOTHING_ARGUES = "nothing there argues for the target."
 _Key = tuple[int, str | None]  # which method, at which layer
 
 
@@ -37,6 +38,7 @@ class Collector:
         self._results: dict[_Key, list[tuple[np.ndarray, np.ndarray]]] = {}
         self._dead: Counter[str] = Counter()  # in how many chunks no image has a gradient there
         self.warnings: dict[str, None] = {}  # in order, each once
+        self.empty: dict[str, list[int]] = {}  # of which images a method's map is 0 everywhere
 
     def add(self, measured: Measured, pictures: np.ndarray) -> None:
         """Run the methods on one chunk."""
@@ -50,19 +52,25 @@ class Collector:
                 values, maps = _apply(method, measured, layer)
                 self._results.setdefault((index, name), []).append((_numpy(values), _numpy(maps)))
 
+    def check(self) -> None:
+        """Refuse maps that are blank for want of any gradient.
+
+        Raises:
+            GradientError: no image has a gradient where one is needed.
+        """
+        for where, chunks in self._dead.items():
+            if chunks == len(self._pictures):
+                hint = " Leave layer out to have one chosen." if where else ""
+                raise GradientError(f"{no_gradient(where)}: {NO_CHANGE}{hint}")
+
     def explanations(
         self, truth: tuple[str, ...] | None, sources: tuple[str | None, ...], provenance: Mapping[str, str]
     ) -> list[Explanation]:
         """One for each method and layer, over all images.
 
         Raises:
-            GradientError: no image has a gradient where one is needed.
             LayerError: the model ran so differently that a method fell on several layers.
         """
-        for where, chunks in self._dead.items():
-            if chunks == len(self._pictures):
-                hint = " Leave layer out to have one chosen." if where else ""
-                raise GradientError(f"{no_gradient(where)}: {NO_CHANGE}{hint}")
         self._pictures = [_joined(self._pictures)]
         return [self._explanation(key, truth, sources, provenance) for key in self._results]
 
@@ -80,7 +88,7 @@ class Collector:
         parts = self._targets if method.needs.score else [_describe(None, len(maps))]
         targets, names, scores, chances = zip(*parts, strict=True)
         if method.needs.score:
-            self._warn_of_empty(method.label, layer, maps, sources)
+            self._note_empty(method.label, layer, maps)
         return Explanation(
             values=values, maps=maps, images=self._pictures[0], targets=np.concatenate(targets),
             target_names=tuple(name for chunk in names for name in chunk), scores=np.concatenate(scores),
@@ -89,11 +97,18 @@ class Collector:
             provenance={**provenance, **_options(method)},
         )  # fmt: skip
 
-    def _warn_of_empty(self, name: str, layer: str | None, maps: np.ndarray, sources: Sequence[str | None]) -> None:
+    def _note_empty(self, name: str, layer: str | None, maps: np.ndarray) -> None:
         if empty := np.flatnonzero(~maps.reshape(len(maps), -1).any(1)).tolist():
-            at = f" at {layer!r}" if layer else ""
-            images = ", ".join(f"{i} ({sources[i]!r})" if sources[i] else str(i) for i in empty)
-            self.warnings[f"{name}{at} is 0 everywhere for image {images}: nothing there argues for the target."] = None
+            self.empty[f"{name} at {layer!r}" if layer else name] = empty
+
+    def messages(self, sources: Sequence[str | None]) -> list[str]:
+        """What users are to be warned of."""
+        blank = [
+            f"{what} is 0 everywhere for image "
+            f"{', '.join(f'{i} ({sources[i]!r})' if sources[i] else str(i) for i in images)}: {NOTHING_ARGUES}"
+            for what, images in self.empty.items()
+        ]
+        return [*self.warnings, *blank]
 
 
 def _describe(selected: Selected | None, count: int) -> tuple[np.ndarray, list[str], np.ndarray, np.ndarray]:

@@ -52,9 +52,10 @@ def _hub() -> Iterator[None]:
         constants.HF_HUB_OFFLINE = before
 
 
-def library(name: str) -> Any:
-    """The library of this name; a MissingDependencyError where it is not installed."""
+def library(name: str, package: str = "") -> Any:
+    """The library of this name; a MissingDependencyError where it is not installed. `package`: what to install."""
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise MissingDependencyError(f"This needs {name}. Install it with: pip install {name}") from error
+        what = name.partition(".")[0]
+        raise MissingDependencyError(f"This needs {what}. Install it with: pip install {package or name}") from error

@@ -48,6 +48,14 @@ class ImageFolderError(ImageFileError, IsADirectoryError):
     """The path is a folder where an image file was expected."""
 
 
+class MissingImagesError(ImageFileError, InputError):
+    """None of many images can be read."""
+
+
+class StoreError(SeewhyError, OSError):
+    """A store of maps cannot be written, opened or gone on with: disk full, in use, or of another model or data set."""
+
+
 class TargetError(SeewhyError, ValueError):
     """The target cannot be explained: wrong number of targets, or a name where no names are known."""
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal, Self, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, overload
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from .engine.borrow import borrowed
 from .engine.choice import Choice
 from .engine.diagnose import zero_weights
 from .engine.inputs import ModelInputs, make_inputs
-from .engine.passes import Request, measure, run
+from .engine.passes import Measured, Request, measure, run
 from .engine.record import Needs
 from .errors import (
     GradientError,
@@ -34,13 +34,16 @@ from .explanation import Explanation
 from .explanations import Explanations
 from .given import Given, check_given
 from .images import Images, gather, resolve_preprocessing
-from .layers import LayerTable, find_layers, unwrap
+from .layers import Layer, LayerTable, find_layers, unwrap
 from .layouts import first_convolution
 from .methods import Method
 from .methods.make import make_methods
 from .outputs import KINDS, ranked, read_outputs
 from .scoring import Scoring, check_finite, find_targets, with_embeddings
 from .targets import About, Target
+
+if TYPE_CHECKING:
+    from .datasets import Evaluation, Store
 
 _USUAL = {1: (4096,), 2: (224, 224), 3: (16, 112, 112)}  # sides of an input, where nothing says more
 Weights: TypeAlias = "str | os.PathLike[str] | Mapping[str, Any] | None"
@@ -274,14 +277,7 @@ std (0.229, 0.224, 0.225))
             for start, stop in chunks(len(images), batch_size):
                 batch, pictures = self._load(images, start, stop)
                 scoring = self._scoring(targets[start:stop], start)
-                request = Request(
-                    tuple(method.needs for method in methods),
-                    layers or (),
-                    layout=self._layout,
-                    inputs=rest.part(start, stop, len(images)),
-                )
-                measured = self._choice.measure(request, batch, scoring)
-                self._cautions.check(measured.selected, scoring)
+                measured = self._measure(methods, layers, batch, scoring, rest.part(start, stop, len(images)))
                 if measured.selected:
                     check_truth(truths, measured.selected, self._about)
                 found.add(measured, pictures)
@@ -289,10 +285,11 @@ std (0.229, 0.224, 0.225))
                     layers = tuple(find_layers(self._inner, measured.layers[0].label))
         provenance = {"model": type(self._inner).__name__}
         try:
-            explanations = found.explanations(class_labels(truths, self._about), images.sources, provenance)
+            found.check()
         except GradientError as error:
             raise GradientError(f"{error}{zero_weights(self._inner)}") from None
-        for message in found.warnings:
+        explanations = found.explanations(class_labels(truths, self._about), images.sources, provenance)
+        for message in found.messages(images.sources):
             warn(message)
         if isinstance(method, list | tuple) or isinstance(layer, list | tuple):
             return Explanations(explanations)
@@ -336,6 +333,134 @@ std (0.229, 0.224, 0.225))
                 predictions += [[Prediction(i, self._about.name(i), chance) for i, chance in row] for row in best]
         return predictions
 
+    def evaluate(
+        self,
+        dataset: Any,
+        method: Any = (),
+        layer: Any = None,
+        *,
+        labels: Sequence[Any] | Mapping[Any, int | str] | None = None,
+        to: str | os.PathLike[str] | None = None,
+        target: Any = None,
+        columns: tuple[str, str | None] | None = None,
+        batch_size: int | None = None,
+        workers: int = 0,
+        strict: bool = False,
+        progress: bool | None = None,
+        model_args: Sequence[Any] = (),
+        model_kwargs: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> Evaluation:
+        """Judge the classifier over a data set: accuracy, confusion, calibration, mistakes, and what it looked at.
+
+        Args:
+            dataset: a folder of photos (the names of the folders in it are the labels), a list of paths or images, of
+                pairs ``(image, label)`` or mappings, an array or tensor of images, a torch `Dataset` or `DataLoader`,
+                a Hugging Face `datasets.Dataset`, or anything to be iterated. What is no tensor goes through the
+                transform. A loader that shuffles is read in the order of its data set.
+            method: methods whose maps are to be kept, made in the same pass; none: predictions alone.
+            layer: as for `explain`.
+            labels: each image's true class, index or name, instead of the data set's own; or ``{label: class}``, from
+                the data set's labels to the network's classes. Labels that are names are looked up among the network's.
+            to: the folder of a store for the maps (see `run`); None: a temporary one, which goes with the result.
+            target: one for all images, as for `explain`, or `datasets.TrueClass()`.
+            columns: the names of image and label in the mappings that the data set gives; None: the usual ones.
+            batch_size: images per pass; 16 unless given, of a loader its own.
+            workers: processes that read and transform; 0: this one. A loader has its own.
+            strict: whether an image that cannot be read is an error. Else it is passed by, listed in ``.skipped``, and
+                a warning says how many there were.
+            progress: whether to show a progress bar; None: where it takes more than 2 s and somebody watches.
+            model_args: further inputs of the model, as for `explain`, the same for all images.
+            model_kwargs: the same by name.
+            options: of the methods.
+
+        Returns:
+            A `datasets.Evaluation`.
+
+        Raises:
+            SeewhyError: in one of its kinds: no image, none that can be read, images of several sizes, labels that are
+                no class of the network, a network that is no classifier.
+
+        >>> import seewhy, torch
+        >>> images = torch.rand(20, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+        >>> Explainer(seewhy.testing.small_cnn()).evaluate(images, labels=[1, 2] * 10)
+        Evaluation(SmallCNN, 20 images, accuracy 0.0000)
+        """
+        from .datasets.evaluate import evaluate
+
+        return evaluate(
+            explainer=self, data=dataset, method=method, layer=layer, labels=labels, to=to, target=target,
+            columns=columns, batch_size=batch_size, workers=workers, strict=strict, progress=progress,
+            model_args=model_args, model_kwargs=model_kwargs, options=options,
+        )  # fmt: skip
+
+    def run(
+        self,
+        dataset: Any,
+        method: Any = "grad_cam",
+        layer: Any = None,
+        *,
+        to: str | os.PathLike[str],
+        target: Any = None,
+        labels: Sequence[Any] | Mapping[Any, int | str] | None = None,
+        columns: tuple[str, str | None] | None = None,
+        batch_size: int | None = None,
+        chunk: int | None = None,
+        pictures: bool = True,
+        workers: int = 0,
+        strict: bool = False,
+        progress: bool | None = None,
+        model_args: Sequence[Any] = (),
+        model_kwargs: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> Store:
+        """Explain a whole data set into a store on disk, chunk by chunk.
+
+        It can be stopped at any moment: the same call goes on where it was, and the store comes out equal to that of an
+        uninterrupted run. A changed model, method or data set is refused, and so is a second run at the same time.
+
+        Args:
+            dataset: as for `evaluate`; its images must come in the same order each time.
+            method: one or several.
+            layer: as for `explain`.
+            to: the folder of the store, a Zarr group with the raw values as the methods give them, and the predictions
+                beside them as Parquet.
+            target: as for `evaluate`.
+            labels: as for `evaluate`.
+            columns: as for `evaluate`.
+            batch_size: as for `evaluate`.
+            chunk: images that are written together, whole batches; what is lost at most when a run is stopped. None: as
+                many as take 64 MiB, at most 1,024.
+            pictures: whether to keep what the model saw; else explanations from the store have grey pictures.
+            workers: as for `evaluate`.
+            strict: as for `evaluate`.
+            progress: as for `evaluate`.
+            model_args: as for `evaluate`.
+            model_kwargs: as for `evaluate`.
+            options: of the methods.
+
+        Returns:
+            The `datasets.Store`, as `datasets.open` opens it again.
+
+        Raises:
+            StoreError: the folder cannot be written, is in use, or was begun by another run.
+            SeewhyError: else as for `evaluate`.
+
+        >>> import seewhy, tempfile, torch
+        >>> folder = tempfile.TemporaryDirectory()
+        >>> store = Explainer(seewhy.testing.small_cnn()).run(torch.rand(6, 3, 16, 16), to=f"{folder.name}/maps.zarr")
+        >>> len(store), store[2]["grad_cam"].map.shape
+        (6, (16, 16))
+        >>> folder.cleanup()
+        """
+        from .datasets.run import run
+
+        return run(
+            to, chunk=chunk, pictures=pictures, explainer=self, data=dataset, method=method, layer=layer, target=target,
+            labels=labels, columns=columns, batch_size=batch_size, workers=workers, strict=strict, progress=progress,
+            model_args=model_args, model_kwargs=model_kwargs, options=options,
+        )[0]  # fmt: skip
+
     def layers(
         self, inputs: Any = None, *, model_args: Sequence[Any] = (), model_kwargs: Mapping[str, Any] | None = None
     ) -> LayerTable:
@@ -365,6 +490,21 @@ std (0.229, 0.224, 0.225))
         rows = [replace(row, why=measured.why.get(row.name, row.why)) for row in measured.observer.seen]
         return LayerTable(replace(row, chosen=row.name == chosen) for row in rows)
 
+    def _measure(
+        self,
+        methods: Sequence[Method],
+        layers: tuple[Layer, ...] | None,
+        batch: Tensor,
+        scoring: Scoring,
+        inputs: ModelInputs,
+    ) -> Measured:
+        """What the passes over one batch give that `methods` need, at `layers` (None: at the one that is chosen)."""
+        needs = tuple(method.needs for method in methods)
+        request = Request(needs, layers or (), layout=self._layout, inputs=inputs)
+        measured = self._choice.measure(request, batch, scoring)
+        self._cautions.check(measured.selected, scoring)
+        return measured
+
     def _noise(self) -> np.ndarray | Tensor:
         """A picture of noise for the transform; where none is known, a tensor as the first convolution takes it."""
         generator = np.random.default_rng(0)
@@ -377,8 +517,12 @@ std (0.229, 0.224, 0.225))
     def _load(self, images: Images, start: int, stop: int, *, seen: bool = True) -> tuple[Tensor, np.ndarray]:
         """The chunk's batch where the model is and in its precision, and the pictures of it, if they are to be seen."""
         batch, pictures = images.load(start, stop, self._preprocessing, seen=seen)
+        return self._placed(batch), pictures
+
+    def _placed(self, batch: Tensor) -> Tensor:
+        """The batch where the model is and in its precision."""
         dtype = next((p.dtype for p in self._inner.parameters() if p.is_floating_point()), batch.dtype)
-        return batch.to(device_of(self._inner, self._device) or batch.device, dtype), pictures
+        return batch.to(device_of(self._inner, self._device) or batch.device, dtype)
 
     @property
     def _about(self) -> About:

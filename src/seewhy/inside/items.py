@@ -7,7 +7,7 @@ import os
 import reprlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from torch import Tensor
@@ -15,7 +15,8 @@ from torch import Tensor
 from ..errors import InputError, InputTypeError
 
 _IMAGE_KEYS = ("pixel_values", "image", "images", "img")
-_LABEL_KEYS = ("label", "labels", "target", "fine_label")
+LABEL_KEYS = ("label", "labels", "target", "fine_label")
+Columns: TypeAlias = tuple[str, str | None] | None
 
 
 def chunks(
@@ -29,7 +30,7 @@ def chunks(
     """
     waiting: list[tuple[Any, Any]] = []
     for item in items:
-        for images, given in _parts(item, sides) if batched else [_pair(item)]:
+        for images, given in _parts(item, sides) if batched else [pair(item)]:
             labels = given if labelled else None
             several = isinstance(images, list | tuple) or _many(images, sides)
             waiting += [] if several else [(images, labels)]
@@ -48,11 +49,11 @@ def chunks(
 def _parts(batch: Any, sides: int) -> list[tuple[Any, Any]]:
     """The images and labels of what a loader made: of all as one pair, or of each in a list of items."""
     if not (isinstance(batch, list | tuple) and batch):
-        return [_pair(batch)]
+        return [pair(batch)]
     first, *others = batch
     if _many(first, sides) or _is_item(first, others) or _are_listed(first, others):
-        return [_pair(batch)]
-    return [_pair(item) for item in batch]
+        return [pair(batch)]
+    return [pair(item) for item in batch]
 
 
 def _is_item(first: Any, others: list[Any]) -> bool:
@@ -91,16 +92,13 @@ def _are_files(item: Any) -> bool:
     return all(isinstance(one, os.PathLike) or Path(one).is_file() for one in item[1:])
 
 
-def _pair(item: Any) -> tuple[Any, Any]:
-    """The image or images, and the label or labels if there are any, of one item or batch."""
+def pair(item: Any, columns: Columns = None) -> tuple[Any, Any]:
+    """The image or images, and the label or labels if there are any, of one item or batch.
+
+    `columns`: the names of both in a mapping; None: the usual ones.
+    """
     if isinstance(item, Mapping):
-        image = next((item[key] for key in _IMAGE_KEYS if key in item), None)
-        if image is None:
-            raise InputTypeError(
-                f"An item of the data set is a mapping with {', '.join(map(repr, item))}; expected one of "
-                f"{', '.join(map(repr, _IMAGE_KEYS))}, and the label in {', '.join(map(repr, _LABEL_KEYS))}."
-            )
-        return image, next((item[key] for key in _LABEL_KEYS if key in item), None)
+        return _columns(item, columns)
     if _are_files(item):
         return item, None
     if isinstance(item, list | tuple):
@@ -108,6 +106,17 @@ def _pair(item: Any) -> tuple[Any, Any]:
             raise InputTypeError("An item of the data set is empty; expected an image, or (image, label).")
         return item[0], item[1] if len(item) > 1 else None
     return item, None
+
+
+def _columns(item: Mapping[str, Any], columns: Columns) -> tuple[Any, Any]:
+    images, labels = (_IMAGE_KEYS, LABEL_KEYS) if columns is None else ((columns[0],), tuple(filter(None, columns[1:])))
+    image = next((item[key] for key in images if key in item), None)
+    if image is None or (columns and not all(key in item for key in labels)):
+        wanted = "one of " + ", ".join(map(repr, images)) + ", and the label in " + ", ".join(map(repr, labels))
+        raise InputTypeError(
+            f"An item of the data set is a mapping with {', '.join(map(repr, item))}; expected {wanted}."
+        )
+    return image, next((item[key] for key in labels if key in item), None)
 
 
 def _joined(items: list[tuple[Any, Any]]) -> tuple[list[Any], list[Any] | None]:
@@ -133,7 +142,7 @@ def plain(labels: Any, count: int, first: int = 0) -> tuple[int | str, ...]:
         InputTypeError: one is neither.
         InputError: there are not as many as images.
     """
-    found = [_scalar(one) for one in _listed(labels)]
+    found = [scalar(one) for one in _listed(labels)]
     for i, label in enumerate(found):
         if isinstance(label, bool) or not isinstance(label, int | str):
             raise InputTypeError(
@@ -160,7 +169,8 @@ def _short(value: Any) -> str:
     return reprlib.repr(value)
 
 
-def _scalar(label: Any) -> Any:
+def scalar(label: Any) -> Any:
+    """A label as a plain number, if it is an array of one."""
     if isinstance(label, Tensor | np.ndarray | np.generic) and math.prod(label.shape) == 1:
         return label.item()
     return label

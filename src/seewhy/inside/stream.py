@@ -19,7 +19,7 @@ from ..arguments import BATCH_SIZE, whole
 from ..errors import InputError, InputTypeError
 from ..images import Images, gather
 from ..progress import bar
-from .items import chunks, plain
+from .items import LABEL_KEYS, chunks, plain
 
 if TYPE_CHECKING:
     from ..explainer import Explainer
@@ -80,12 +80,12 @@ class Stream:
         self._explainer, self._progress, self._doing = explainer, progress, doing
         self._size = None if batch_size is None else whole(batch_size, "batch_size")
         if isinstance(images, str | os.PathLike) and Path(images).is_dir():
-            images = _in_folder(Path(images))
+            images = folder_items(Path(images))
         if isinstance(images, _IMAGES) or not isinstance(images, Iterable | Dataset):
             images = gather(images, explainer._sides)
         self._images = images
         source = images.dataset if isinstance(images, DataLoader) else images
-        self.classes = _classes(source)
+        self.classes = class_names_of(source)
         self.count = _count(images, source)
 
     def __iter__(self) -> Iterator[Batch]:
@@ -98,7 +98,7 @@ class Stream:
         """The images before any transform, chunk by chunk, with their labels and the number of the first."""
         first = 0
         with bar(self._progress, self.count, doing=self._doing, unit="image") as shown:
-            for images, labels in self._given():
+            for images, labels in self.given():
                 found = images if isinstance(images, Images) else gather(images, self._explainer._sides, first)
                 yield found, labels, first
                 first += len(found)
@@ -106,7 +106,7 @@ class Stream:
         if not first:
             raise InputError("There are no images: the data set or iterator is empty.")
 
-    def _given(self) -> Iterator[tuple[Any, Any]]:
+    def given(self) -> Iterator[tuple[Any, Any]]:
         """Chunks of images with their labels."""
         images, usual, sides = self._images, self._size or BATCH_SIZE, self._explainer._sides
         if isinstance(images, Images):
@@ -116,14 +116,17 @@ class Stream:
         return chunks(_each(images), size, sides, batched=batched, labelled=self._labelled)
 
 
-def _classes(source: Any) -> tuple[str, ...]:
-    """The class names that a data set knows, or the one that it is a part of."""
+def class_names_of(source: Any, label: str | None = None) -> tuple[str, ...]:
+    """The class names that a data set knows, or the one that it is a part of; `label`: the column of labels."""
     while not hasattr(source, "classes") and hasattr(source, "dataset"):
         source = source.dataset
     if not hasattr(source, "classes") and hasattr(source, "datasets"):  # one after another: where all agree
-        found = set(map(_classes, source.datasets))
+        found = set(map(class_names_of, source.datasets))
         return found.pop() if len(found) == 1 else ()
     classes = getattr(source, "classes", None)
+    if classes is None and isinstance(features := getattr(source, "features", None), Mapping):  # of Hugging Face
+        columns = (features[key] for key in (label, *LABEL_KEYS) if key in features)
+        classes = next((column.names for column in columns if hasattr(column, "names")), None)
     return tuple(map(str, classes)) if isinstance(classes, list | tuple | np.ndarray) else ()
 
 
@@ -148,13 +151,14 @@ def _each(images: Any) -> Iterator[Any]:
     return iter(images)
 
 
-def _in_folder(folder: Path) -> Sequence[Any]:
-    """The photos in a folder; with the names of the folders that they lie in, where these are several."""
+def folder_items(folder: Path) -> Sequence[Any]:
+    """The photos in a folder; with the names of the folders that they lie in, where it has no photos of its own."""
     from ..bulk import find_photos
 
     files = [str(photo.content) for photo in find_photos([str(folder)])]
-    names = [Path(file).parent.name for file in files]
-    return list(zip(files, names, strict=True)) if len(set(names)) > 1 else files
+    if any(Path(file).parent == folder for file in files):
+        return files
+    return [(file, Path(file).parent.name) for file in files]
 
 
 def as_labels(given: Any, streamed: Sequence[int | str], count: int) -> tuple[int | str, ...]:

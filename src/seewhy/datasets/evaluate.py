@@ -1,0 +1,46 @@
+"""Judge a classifier over a data set, in one pass."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import weakref
+from typing import Any
+
+from .again import Again
+from .answers import require_scores
+from .evaluation import Evaluation
+from .job import Job
+from .records import records
+from .run import run
+
+
+def evaluate(*, to: str | os.PathLike[str] | None, **asked: Any) -> Evaluation:
+    """The judgement; `asked` is of `Job`. See `Explainer.evaluate`."""
+    asked["check"] = require_scores
+    if asked["method"] is None or asked["method"] == () or asked["method"] == []:
+        asked["method"] = ()
+        return _predicted(Job(**asked, seen=False))
+    return _explained(to, asked)
+
+
+def _predicted(job: Job) -> Evaluation:
+    answers = [answer.without_input() for answer in job.answers()]
+    return Evaluation(records(answers), job.classes.names, model=_name(job), again=_again(job))
+
+
+def _explained(to: str | os.PathLike[str] | None, asked: dict[str, Any]) -> Evaluation:
+    folder = tempfile.TemporaryDirectory(prefix="seewhy-") if to is None else None
+    store, job = run(folder.name if folder else to or "", chunk=None, pictures=True, **asked)
+    found = Evaluation(store._records(), store.class_names, model=_name(job), store=store, again=_again(job))
+    if folder is not None:
+        weakref.finalize(store, folder.cleanup)
+    return found
+
+
+def _name(job: Job) -> str:
+    return type(job.explainer._inner).__name__
+
+
+def _again(job: Job) -> Again | None:
+    return Again(job) if job.reader.seekable else None
