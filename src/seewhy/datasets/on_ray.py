@@ -157,8 +157,6 @@ def _spread(
         fn_constructor_kwargs=worker,
         num_cpus=how["num_cpus"],
         num_gpus=how["num_gpus"],
-        max_restarts=-1,
-        max_task_retries=-1,
     )
     try:
         for row in written.iter_rows():

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 INSTALL = '"seewhy[datasets]"'
 _WHOLE = ("number", "label", "prediction", "label_rank", "target")
 _REAL = ("probability", "score", "label_probability", "target_score", "target_probability")
-_WORDS = ("path", "target_name", "skipped")
+WORDS = ("path", "target_name", "skipped")
 COLUMNS = ("number", "path", "label", "prediction", "probability", "score", "label_probability", "label_rank",
            "target", "target_name", "target_score", "target_probability", "skipped")  # fmt: skip
 
@@ -36,7 +36,7 @@ def table(columns: dict[str, Sequence[Any]]) -> pd.DataFrame:
     pd: Any = library("pandas", INSTALL)
     typed = {name: np.array(columns[name], np.int64) for name in _WHOLE}
     typed |= {name: np.array(columns[name], np.float32) for name in _REAL}
-    words = {name: pd.Series(list(columns[name]), dtype="object") for name in _WORDS}
+    words = {name: pd.Series(list(columns[name]), dtype="object") for name in WORDS}
     found: pd.DataFrame = pd.DataFrame(typed | words, columns=list(COLUMNS))
     return found.sort_values("number", kind="stable", ignore_index=True)
 
@@ -64,5 +64,5 @@ def _skipped(answer: Answer) -> dict[str, Sequence[Any]]:
 def _nothing(count: int) -> dict[str, Sequence[Any]]:
     nothing: dict[str, Sequence[Any]] = {name: [-1] * count for name in _WHOLE}
     nothing |= {name: [np.nan] * count for name in _REAL}
-    nothing |= {name: [None] * count for name in _WORDS}
+    nothing |= {name: [None] * count for name in WORDS}
     return nothing

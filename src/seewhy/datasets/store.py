@@ -18,7 +18,7 @@ from ..explanation import Explanation
 from ..explanations import Explanations
 from .layout import Kept
 from .reading import Skipped
-from .records import INSTALL
+from .records import INSTALL, WORDS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -233,7 +233,8 @@ def read_records(path: Path, chunk: int, columns: list[str] | None = None) -> pd
         found: pd.DataFrame = pd.read_parquet(records_file(path, chunk), columns=columns)
     except (OSError, ValueError) as error:
         raise StoreError(f"{str(records_file(path, chunk))!r} is damaged: {error}.") from error
-    return found
+    words = {name: found[name].astype(object).where(found[name].notna(), None) for name in WORDS if name in found}
+    return found.assign(**words)  # None again, which pandas reads as NaN
 
 
 @functools.lru_cache(8)

@@ -65,8 +65,8 @@ def told(path: Path) -> Iterator[None]:
         raise
     except OSError as error:
         reason = error.strerror or error
-        raise StoreError(f"The store {str(path)!r} cannot be written: {reason}. What was written before stays readable; "
-                         "the same run goes on with it.") from error  # fmt: skip
+        raise StoreError(f"The store {str(path)!r} cannot be written: {reason}. What was written before stays "
+                         "readable; the same run goes on with it.") from error  # fmt: skip
 
 
 class Writer:
