@@ -53,7 +53,10 @@ class MissingImagesError(ImageFileError, InputError):
 
 
 class StoreError(SeewhyError, OSError):
-    """A store of maps cannot be written, opened or gone on with: disk full, in use, or of another model or data set."""
+    """A store of maps or a report cannot be written, or a store not opened or gone on with.
+
+    The disk is full, another run has it, or it is of another model or data set.
+    """
 
 
 class TargetError(SeewhyError, ValueError):

@@ -177,7 +177,13 @@ def test_without_labels(explainer):
     assert "no labels" in repr(found)
     assert found.predictions["correct"].isna().all()
     assert found.predictions["label"].isna().all()
-    for ask in (lambda: found.accuracy, found.report, lambda: found.confusion_matrix, found.calibration, found.mistakes):
+    for ask in (
+        lambda: found.accuracy,
+        found.report,
+        lambda: found.confusion_matrix,
+        found.calibration,
+        found.mistakes,
+    ):
         with pytest.raises(InputError, match="No image has a label"):
             ask()
 
@@ -214,7 +220,9 @@ def test_one_score_is_the_second_of_two_classes():
 
 
 def test_classes_of_one_name_are_told_apart():
-    found = Explainer(Means(), class_names=["crane", "bee", "crane", "dog", "eel"]).evaluate(made(20)[0], labels=[0] * 20)
+    found = Explainer(Means(), class_names=["crane", "bee", "crane", "dog", "eel"]).evaluate(
+        made(20)[0], labels=[0] * 20
+    )
     assert found.class_names == ("crane (0)", "bee", "crane (2)", "dog", "eel")
     assert set(found.predictions["label"]) == {"crane (0)"}
 

@@ -330,6 +330,18 @@ def test_the_confusion_matrix(opened):
     assert hit != miss
 
 
+def test_classes_that_are_only_predicted(opened):
+    blank = np.zeros((8, 8, 3), np.uint8)
+    some = [
+        Card(i, None, "cat", name, 0.5, name == "cat", blank) for i, name in enumerate(["cat", "ant", "cat", "ant"])
+    ]
+    counts = pd.DataFrame([[2, 2]], index=["cat"], columns=["ant", "cat"])
+    report = opened(some, Page("", confusion=counts))
+    for place, numbers in enumerate([[1, 3], [0, 2]]):
+        report.all(".matrix button")[place].click()
+        assert report.numbers() == numbers
+
+
 def test_many_classes(opened):
     names = [f"class {i}" for i in range(50)]
     counts = np.diag(np.full(50, 30))

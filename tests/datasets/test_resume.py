@@ -361,7 +361,9 @@ def test_a_full_disk_half_way(tmp_path, monkeypatch):
     monkeypatch.setattr(writing.Writer, "_write", full)
     model = small_cnn()
     with unchanged(model), pytest.raises(StoreError, match="No space left on device"):
-        Explainer(model, class_names=list("abcde")).run(images(), METHODS, to=tmp_path / "a.zarr", batch_size=4, chunk=8)
+        Explainer(model, class_names=list("abcde")).run(
+            images(), METHODS, to=tmp_path / "a.zarr", batch_size=4, chunk=8
+        )
     half = datasets.open(tmp_path / "a.zarr")
     assert (len(half), half.complete) == (16, False)
     assert np.isfinite(half[15]["saliency"].values).all()

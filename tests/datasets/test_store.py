@@ -183,7 +183,9 @@ def test_without_pictures_they_are_grey(explainer, tmp_path):
 
 def test_models_without_class_scores(tmp_path):
     """Their maps can be kept, and nothing is said of predictions."""
-    dense = Explainer(torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3, padding=1), torch.nn.ReLU(), torch.nn.Conv2d(8, 4, 1)))
+    dense = Explainer(
+        torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3, padding=1), torch.nn.ReLU(), torch.nn.Conv2d(8, 4, 1))
+    )
     store = dense.run(images(6), "grad_cam", "1", to=tmp_path / "dense.zarr")
     assert np.array_equal(store[:]["grad_cam"].values, dense.explain(images(6), layer="1").values)
     assert store.predictions["score"].isna().all()

@@ -171,7 +171,8 @@ class Evaluation:
         """
         from .gallery import gallery
 
-        return gallery({"": self}, which, k, rows=rows, method=method, layer=layer, seed=seed)[0]
+        found: Axes = gallery({"": self}, which, k, rows=rows, method=method, layer=layer, seed=seed)[0]
+        return found
 
     def panels(
         self,

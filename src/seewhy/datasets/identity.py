@@ -47,7 +47,7 @@ def identity(job: Job, chunk: int | None, pictures: bool) -> dict[str, Any]:
         "model": model_words(explainer),
         "transform": explainer._preprocessing.description,
         "class_names": {str(index): name for index, name in explainer._names.items()},
-        "methods": [[one.label, type(one).__qualname__, _options(one)] for one in job.methods],
+        "methods": [f"{one.label}: {type(one).__qualname__}({_options(one)})" for one in job.methods],
         "layer": list(job.work.asked),
         "target": _said(job.target),
         "data": {"count": reader.count, "classes": list(reader.classes), "digest": _data(reader, job)},
@@ -97,7 +97,8 @@ def model_words(explainer: Explainer) -> dict[str, str]:
 
 
 def _options(method: Any) -> str:
-    return ", ".join(f"{one.name}={_said(getattr(method, one.name))}" for one in fields(method))
+    named = ((one.name, getattr(method, one.name)) for one in fields(method) if one.name != "name")
+    return ", ".join(f"{name}={_said(value)}" for name, value in named)
 
 
 def _said(value: Any) -> str:

@@ -46,6 +46,7 @@ class Job:
         model_kwargs: the same by name.
         options: of the methods.
         check: is given what the model returned, and may refuse it.
+        known: what labels mean; None: worked out of the data set.
     """
 
     explainer: Explainer
@@ -64,6 +65,7 @@ class Job:
     model_kwargs: Mapping[str, Any] | None = None
     options: dict[str, Any] = field(default_factory=dict)
     check: Callable[[Outputs], None] | None = None
+    known: Classes | None = None
 
     def __post_init__(self) -> None:
         given, renamed = _told_apart(self.labels)
@@ -81,7 +83,8 @@ class Job:
             seen=self.seen,
             labels=given,
         )
-        self.classes = Classes(self.reader.classes, self.reader.folders, self.explainer._names, renamed)
+        found = Classes(self.reader.classes, self.reader.folders, self.explainer._names, renamed)
+        self.classes = self.known or found
         inputs = make_inputs(self.model_args, self.model_kwargs)
         self.work = Work(self.explainer, self.methods, self.layer, self.target, self.classes, inputs, self.check)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import pickle
@@ -18,8 +17,8 @@ from ..downloads import library
 from ..errors import InputError, InputTypeError, SeewhyError, StoreError
 from ..inside.items import Columns
 from ..progress import bar
-from .batches import BatchExplainer
 from .identity import model_words
+from .job import Job
 from .reading import Loaded
 from .run import first_words, left_to_do, prepared
 from .store import Store
@@ -105,7 +104,8 @@ def run_on_ray(
             if not ray.is_initialized():
                 ray.init(log_to_driver=False)
             how = _resources(ray.cluster_resources(), actors, cpus_per_actor, gpus_per_actor)
-            worker = {"make": make_explainer, "asked": asked, "path": path, "stored": stored, "layers": job.work.layers}
+            own = {"method": methods, "layer": layer, "target": target, "options": options, "known": job.classes}
+            worker = {"make": make_explainer, "asked": own, "path": path, "stored": stored, "layers": job.work.layers}
             empty: Counter[str] = Counter()
             with bar(progress, sum(stop - first for first, stop in todo), doing="explaining", unit="image") as shown:
                 for count, blank in _quietly(ray, _spread(ray, job.reader.loaded, todo, worker, how)):
@@ -158,11 +158,11 @@ def _spread(
         num_cpus=how["num_cpus"],
         num_gpus=how["num_gpus"],
     )
-    try:
-        for row in written.iter_rows():
-            yield int(row["count"]), json.loads(row["empty"])
-    except ray.exceptions.RayError as error:
-        raise _own(error) from error
+    for row in written.iter_rows():
+        done = pickle.loads(row["done"])
+        if isinstance(done, SeewhyError):
+            raise done
+        yield done
 
 
 def _quietly(ray: Any, done: Iterator[Any]) -> Iterator[Any]:
@@ -178,21 +178,15 @@ def _quietly(ray: Any, done: Iterator[Any]) -> Iterator[Any]:
         log.setLevel(before[1])
 
 
-def _own(error: BaseException) -> BaseException:
-    """Our error that an actor or task raised, out of what Ray made of it."""
-    inner: BaseException | None = error
-    while inner is not None:
-        if isinstance(inner, SeewhyError):
-            return inner
-        inner = getattr(inner, "cause", None) or inner.__cause__
-    return error
-
-
 def _read(row: dict[str, Any], held: Any) -> dict[str, Any]:
-    """The images of a chunk, read and transformed, in one piece that Ray need not understand."""
+    """The images of a chunk, read and transformed, in one piece that Ray need not understand; or our error."""
     ray: Any = library("ray", INSTALL)
     loaded = ray.get(held) if isinstance(held, ray.ObjectRef) else held
-    found = [loaded[number] for number in range(row["first"], row["stop"])]
+    found: Any
+    try:
+        found = [loaded[number] for number in range(row["first"], row["stop"])]
+    except SeewhyError as error:
+        found = error
     return {"found": pickle.dumps(found, protocol=5)}
 
 
@@ -200,34 +194,38 @@ class _Actor:
     """Explains chunks and writes them; lives in a process of its own."""
 
     def __init__(
-        self,
-        make: Callable[[], Explainer],
-        asked: dict[str, Any],
-        path: Path,
-        stored: dict[str, Any],
+        self, make: Callable[[], Explainer], asked: dict[str, Any], path: Path, stored: dict[str, Any],
         layers: Sequence[str],
-    ) -> None:
-        options = asked["options"]
-        explain = BatchExplainer(
-            make, asked["method"], layer=asked["layer"], target=asked["target"], labels=asked["labels"],
-            batch_size=stored["run"]["batch_size"], **options,
-        )  # fmt: skip
-        self._job, self._path, self._stored = explain.job, path, stored
-        self._job.work.use(layers)
-        own = model_words(self._job.explainer)
-        if own["weights"] != stored["run"]["model"]["weights"]:
-            raise StoreError("make_explainer gives a network with other weights in each process: load them from a "
-                             "file, or seed them.")  # fmt: skip
+    ) -> None:  # fmt: skip
+        self._make, self._asked, self._path, self._stored, self._layers = make, asked, path, stored, layers
+        self._made: Job | None = None
+
+    def _job(self) -> Job:
+        """Made with the first chunk, so that an error in its making is told."""
+        if self._made is None:
+            job = Job(**self._asked, explainer=self._make(), data=[None], batch_size=self._stored["run"]["batch_size"])
+            job.work.use(self._layers)
+            if model_words(job.explainer)["weights"] != self._stored["run"]["model"]["weights"]:
+                raise StoreError("make_explainer gives a network with other weights in each process: load them from a "
+                                 "file, or seed them.")  # fmt: skip
+            self._made = job
+        return self._made
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, Any]:
-        job, counts, blank = self._job, [], []
-        for piece in batch["found"]:
-            found: list[Any] = pickle.loads(piece)
-            writer, size = Writer(self._path, self._stored), job.reader.batch_size
-            job.work.empty.clear()
-            for start in range(0, len(found), size):
-                writer.add(job.work(job.reader.batch(found[start : start + size])))
-            writer.flush()
-            counts.append(len(found))
-            blank.append(json.dumps(job.work.empty))
-        return {"count": np.array(counts), "empty": np.array(blank)}
+        """Explain and write the one chunk of a batch; says of how many images it was, and which maps are blank."""
+        try:
+            done: Any = self._written(pickle.loads(batch["found"][0]))
+        except SeewhyError as error:  # Ray would lose its kind
+            done = error
+        return {"done": np.array([pickle.dumps(done)], object)}
+
+    def _written(self, found: Any) -> tuple[int, dict[str, int]]:
+        if isinstance(found, SeewhyError):
+            raise found
+        job, writer = self._job(), Writer(self._path, self._stored)
+        job.work.empty.clear()
+        size = job.reader.batch_size
+        for start in range(0, len(found), size):
+            writer.add(job.work(job.reader.batch(found[start : start + size])))
+        writer.flush()
+        return len(found), dict(job.work.empty)

@@ -62,8 +62,9 @@ def confusion(ax: Axes, counts: NDArray[np.int64], names: Sequence[str], *, titl
     bar = _bar(ax, image)
     _name(ax, names)
     ax.set_title(fit(title, max(_cell(ax) * len(names), 180), TITLE), fontsize=TITLE, **PLAIN)
-    _settle(ax)
-    _name(ax, names)
+    for _ in range(2):  # names take room of the matrix, and its size says how many there may be
+        _settle(ax)
+        _name(ax, names)
     if (size := _letters(counts, _cell(ax))) >= SMALLEST:
         _write(ax, counts, size)
     else:
@@ -121,11 +122,21 @@ def _name(ax: Axes, names: Sequence[str]) -> None:
     some = range(0, len(names), step)
     lines = 2 if cell > 3 * NAME else 1
     short = [fit(names[i], ROOM, NAME, lines) for i in some]
-    lying = [fit(names[i], cell - 4, NAME, 3) for i in some]
-    lies = step == 1 and all(text.split() == name.split() for text, name in zip(lying, names, strict=True))
+    lying = _lying(names, cell - 8) if step == 1 else None
     ax.set_yticks(some, short, fontsize=NAME, **PLAIN)
-    ax.set_xticks(some, lying if lies else short, fontsize=NAME, rotation=0 if lies else 90, **PLAIN)
+    ax.set_xticks(some, lying or short, fontsize=NAME, rotation=0 if lying else 90, **PLAIN)
     ax.tick_params(length=2, width=0.5, color="#888888", pad=2)
+
+
+def _lying(names: Sequence[str], width: float) -> list[str] | None:
+    """All names in up to three lines of `width` points, broken at spaces only; None where one has no room."""
+    found = []
+    for name in names:
+        text = fit(name, width, NAME, lines=3)
+        if text.split() != name.split():
+            return None
+        found.append(text)
+    return found
 
 
 def _letters(counts: NDArray[np.int64], cell: float) -> float:
@@ -137,7 +148,7 @@ def _letters(counts: NDArray[np.int64], cell: float) -> float:
 def _write(ax: Axes, counts: NDArray[np.int64], size: float) -> None:
     """Write the counts into the cells, and into a row without images that there are none."""
     share = shares(counts)
-    place: dict[str, Any] = {"ha": "center", "va": "center_baseline", **PLAIN}
+    place: dict[str, Any] = {"ha": "center", "va": "center_baseline", "in_layout": False, **PLAIN}
     for i, j in np.argwhere(counts).tolist():
         colour = "white" if share[i, j] > DARK else "black"
         ax.text(j, i, f"{counts[i, j]:,}", fontsize=size, color=colour, **place)

@@ -30,6 +30,7 @@ MOST = 20  # tiles of a row; a figure of more is wider than anyone can look at
 GAP, BETWEEN, MARGIN = 6.0, 26.0, 9.0  # points between tiles, between groups, and around all
 TITLE, HEADING = 11.0, 10.0  # points of letters
 PAD = 2.5  # points between a box and its words
+HINTED = 0.96  # of a width: on the screen's pixels letters get wider
 BAR = 70.0  # points
 MAT = "#f0f0f0"  # beside a picture that has not the shape of its cell
 
@@ -104,7 +105,7 @@ class _Page:
         return [count * SMALL * LINE + 2 * PAD if count else 0.0 for count in lines]
 
     def text(self, tile: Tile) -> str:
-        return tile.verdict.lines(self.tile - 2 * PAD)
+        return tile.verdict.lines(HINTED * self.tile - 2 * PAD)
 
     def width_of(self, tiles: Sequence[Tile]) -> float:
         return self.columns(tiles) * (self.tile + GAP) - GAP
@@ -182,22 +183,27 @@ def luminance(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _key(ax: Axes, page: _Page) -> None:
-    """What colours and boxes mean, in a line below the tiles."""
-    span = (-1.0 if page.signed else 0.0), 1.0
-    low, high = f"−{end_of(page.all)}" if page.signed else "0", f"{end_of(page.all)} of each map"
-    y = page.height + SMALL * LINE / 2
+    """What colours and boxes mean, in a line below the tiles; what has no room there is left out."""
+    end, y = end_of(page.all), page.height + SMALL * LINE / 2
+    low, high = f"−{end}" if page.signed else "0", f"{end} of each map"
+    room = page.size[0] - 2 * MARGIN
+    bar = float(np.clip(room - width_of(low, SMALL) - width_of(high, SMALL) - 8, 20, BAR))
+    left = _say(ax, 0.0, y, low) + 4
+    _bar(ax, (left, y - 3, bar, 6), page.signed)
+    x = _say(ax, left + bar + 4, y, high) + 18
+    boxes = {True: ("right", WHITE_BOX), False: ("wrong", RED_BOX), None: ("true class not known", GREY_BOX)}
+    for word, look in [boxes[right] for right in boxes if right in {tile.right for tile in page.all}]:
+        if x + width_of(word, SMALL) <= room:
+            x = _say(ax, x, y, word, look) + 14
+
+
+def _bar(ax: Axes, place: tuple[float, float, float, float], signed: bool) -> None:
+    span = (-1.0 if signed else 0.0), 1.0
     scale = Scale(colormap=colour.table_name(None, span), low=span[0], high=span[1], over=True)
-    room = page.size[0] - 2 * MARGIN - width_of(low, SMALL) - width_of(high, SMALL) - 8
-    bar = float(np.clip(room, 20, BAR))
-    x = _say(ax, 0.0, y, low) + 4
-    inset = ax.inset_axes((x, y - 3, bar, 6), transform=ax.transData)
+    inset = ax.inset_axes(place, transform=ax.transData)
     inset.imshow(scale.bar(), extent=(*span, 0, 1), aspect="auto")
     inset.set(xticks=[], yticks=[])
     inset.spines[:].set(color="#888888", linewidth=0.4)
-    x = _say(ax, x + bar + 4, y, high) + 18
-    boxes = {True: ("right", WHITE_BOX), False: ("wrong", RED_BOX), None: ("true class not known", GREY_BOX)}
-    for word, look in [boxes[right] for right in boxes if right in {tile.right for tile in page.all}]:
-        x = _say(ax, x, y, word, look) + 14
 
 
 def _say(ax: Axes, x: float, y: float, text: str, box: dict[str, Any] | None = None) -> float:
