@@ -16,9 +16,9 @@ ROOT = Path(__file__).parents[1]
 ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1"}  # two of them on busy cores wait for each other
 
 
+QUICK = ("quickstart.py", "custom_method.py")
 SCRIPTS = (
-    "quickstart.py",
-    "custom_method.py",
+    *QUICK,
     "layer_by_layer.py",
     "what_filters_look_for.py",
     "feature_space_of_digits.py",
@@ -27,7 +27,9 @@ SCRIPTS = (
 )
 
 
-@pytest.mark.parametrize("example", SCRIPTS)
+@pytest.mark.parametrize(
+    "example", [pytest.param(name, marks=() if name in QUICK else pytest.mark.sweep) for name in SCRIPTS]
+)
 def test_example(example, tmp_path):
     done = subprocess.run(
         [sys.executable, ROOT / "examples" / example], cwd=tmp_path, capture_output=True, text=True, env=ONE_THREAD
@@ -44,7 +46,7 @@ def test_every_example_is_run():
 
 def test_the_readmes_code(tmp_path):
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    assert len(blocks) == 6
+    assert len(blocks) == 7
     (tmp_path / "readme.py").write_text("\n".join(blocks))
     done = subprocess.run([sys.executable, "readme.py"], cwd=tmp_path, capture_output=True, text=True, env=ONE_THREAD)
     assert done.returncode == 0, done.stderr
@@ -52,6 +54,7 @@ def test_the_readmes_code(tmp_path):
     assert "tiger cat" in done.stdout
     assert (tmp_path / "why.png").stat().st_size > 10_000
     assert (tmp_path / "why" / "panel.png").exists()
+    assert (tmp_path / "report.html").stat().st_size > 50_000
 
 
 def test_the_readmes_commands_are_those_that_ci_runs():
@@ -71,6 +74,7 @@ def test_what_the_readme_links_to_is_there():
     assert 50_000 < (ROOT / "docs/seewhy.png").stat().st_size < 700_000
 
 
+@pytest.mark.sweep
 def test_the_walk_through_of_a_vgg(tmp_path):
     done = subprocess.run(
         [sys.executable, ROOT / "examples" / "vgg16_walkthrough.py"],

@@ -83,9 +83,8 @@ def _explainer(arguments: argparse.Namespace) -> Any:
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
-    for file, suffixes in ((arguments.report, (".html", ".htm")), (arguments.table, (".csv", ".parquet"))):
-        if file and Path(file).suffix.lower() not in suffixes:
-            raise InputError(f"{file!r} must end in {' or '.join(suffixes)}.")
+    _check_file(arguments.report, (".html", ".htm"))
+    _check_file(arguments.table, (".csv", ".parquet"))
     explainer = _explainer(arguments)
     methods = arguments.method or (["grad_cam"] if arguments.report or arguments.to else [])
     found = explainer.evaluate(arguments.folder, methods, to=arguments.to, **_asked(arguments))
@@ -98,10 +97,21 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         say(f"Report: {arguments.report}")
 
 
+def _check_file(file: str | None, suffixes: tuple[str, ...]) -> None:
+    """Refuse a file that could not be written, before anything is computed for it."""
+    if file is None:
+        return
+    if Path(file).suffix.lower() not in suffixes:
+        raise InputError(f"{file!r} must end in {' or '.join(suffixes)}.")
+    try:
+        Path(file).parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{file!r} cannot be written: {error.strerror or error}.") from error
+
+
 def _write_table(found: Evaluation, file: Path) -> None:
     table = found.predictions.reset_index()
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
         table.to_csv(file, index=False) if file.suffix.lower() == ".csv" else table.to_parquet(file, index=False)
     except OSError as error:
         raise InputError(f"--table {str(file)!r} cannot be written: {error.strerror or error}.") from error

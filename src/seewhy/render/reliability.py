@@ -56,8 +56,7 @@ def reliability(
     _frame(ax)
     columns = 3 if room > LEGEND else 1
     tight: dict[str, Any] = {"frameon": False, "fontsize": SMALL, "columnspacing": 1.2, "handlelength": 1.6}
-    legend = ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=columns, **tight)
-    legend.set_in_layout(False)  # the title's distance is its room
+    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=columns, **tight)
     said = f"ECE {ece:.3f}"
     if title:
         said = f"{fit(title, room - width_of(f' · {said}', TITLE), TITLE, lines=1)} · {said}"
