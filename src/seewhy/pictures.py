@@ -94,10 +94,15 @@ def spans(e: Explanation, limits: Limits = "own", style: str | None = None) -> l
     arrays = _shown(e, style)
     # Of all images, so that a column has one colour table.
     signed = style == "color" or e.signed or bool((arrays < 0).any())
-    percentile = CLIP if _clips(e) else 100.0
+    end = percentile(e)
     if limits == "shared":
-        return [colour.limits(arrays, signed, percentile=percentile)] * len(e)
-    return [colour.limits(array, signed, percentile=percentile) for array in arrays]
+        return [colour.limits(arrays, signed, percentile=end)] * len(e)
+    return [colour.limits(array, signed, percentile=end) for array in arrays]
+
+
+def percentile(e: Explanation) -> float:
+    """Which percentile of |values| ends the colours: 99 for gradients of the input, of which a few dwarf all others."""
+    return CLIP if _clips(e) else 100.0
 
 
 def _clips(e: Explanation) -> bool:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ..arguments import whole
 from ..errors import ImageIndexError, InputError, UnknownNameError, close_matches
 from ..explanation import Explanation
-from ..pictures import in_words
+from ..pictures import in_words, percentile
 from .work import TrueClass
 
 if TYPE_CHECKING:
@@ -44,11 +44,13 @@ def gallery(
     """
     from ..render import gallery as render
 
-    groups = {}
+    groups, titles = {}, {}
     for name, one in evaluations.items():
         numbers = chosen(one, which, k, seed)
-        groups[name] = _tiles(one, numbers, explained(one, numbers, method, layer))
-    found: NDArray[np.object_] = render.gallery(groups, rows=whole(rows, "rows"), shown=True)
+        explanations = explained(one, numbers, method, layer)
+        groups[name] = _tiles(one, numbers, explanations)
+        titles[_called(explanations[0])] = None
+    found: NDArray[np.object_] = render.gallery(groups, rows=whole(rows, "rows"), shown=True, title=", ".join(titles))
     return found
 
 
@@ -141,6 +143,7 @@ def _tiles(evaluation: Evaluation, numbers: Sequence[int], found: Sequence[Expla
             right=None if row.label_index < 0 else bool(row.correct),
             truth=short(row.label),
             signed=one.signed or bool((one.maps < 0).any()),
+            percentile=percentile(one),
         )
         for one, row in zip(found, rows.itertuples(), strict=True)
     ]
@@ -159,6 +162,7 @@ def _pair(predicted: Explanation, true: Explanation, row: Any) -> Pair:
         true=short(row.label),
         true_value=in_words(float(row.label_probability)),
         signed=predicted.signed or bool((predicted.maps < 0).any() or (true.maps < 0).any()),
+        percentile=percentile(predicted),
     )
 
 
