@@ -44,7 +44,8 @@ def main() -> None:
     torch.manual_seed(0)
     seconds = timed(jobs(), arguments.rounds)
     rows = [(what, base, seconds[what] / seconds[base]) for what, base in COMPARISONS]
-    title = f"EfficientNet-Lite0, {SIZE} px, batches of {BATCH}, torch {torch.__version__}, 1 thread, {platform.machine()}"
+    where = f"torch {torch.__version__}, 1 thread, {platform.machine()}"
+    title = f"EfficientNet-Lite0, {SIZE} px, batches of {BATCH}, {where}"
     print(title, *(f"{what:40s} / {base:16s} {ratio:6.3f}" for what, base, ratio in rows), sep="\n")
     grown = {what: growth(what, arguments.memory) for what in ("evaluate", "run")}
     print(*(f"{what}: {mb:+.1f} MB from image 2,000 to {arguments.memory:,}" for what, mb in grown.items()), sep="\n")

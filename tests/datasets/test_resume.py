@@ -152,7 +152,7 @@ def test_nothing_is_done_twice(tmp_path):
     assert sorted(data.read) == sorted([*probes, 0, 1, 2, 3, *range(16, 40)])
     data.read.clear()
     run(tmp_path / "maps.zarr", Failing(data, None))
-    assert sorted(data.read) == probes
+    assert sorted(data.read) == sorted([*probes, 0, 1, 2, 3])
 
 
 class Failing(Dataset):
@@ -244,10 +244,16 @@ class Times(Method):
 
 def test_a_methods_changed_code_is_noticed(tmp_path, monkeypatch):
     run(tmp_path / "maps.zarr", method=Times())
-    (tmp_path / "maps.zarr" / "predictions" / "00000004.parquet").unlink()
     monkeypatch.setattr(Times, "factor", 1.5)
-    with pytest.raises(StoreError, match="the first images now give other results"):
+    with pytest.raises(StoreError, match=r"the first images now give other results \(values 0\)"):
         run(tmp_path / "maps.zarr", method=Times())
+
+
+def test_what_is_read_otherwise_is_noticed(tmp_path):
+    run(tmp_path / "maps.zarr")
+    for how in ({"activation": "sigmoid"}, {"output": lambda scores: scores.roll(1, 1)}):
+        with pytest.raises(StoreError, match="the first images now give other results"):
+            explainer(**how).run(images(), METHODS, to=tmp_path / "maps.zarr")
 
 
 def test_a_random_data_set_is_noticed(tmp_path):

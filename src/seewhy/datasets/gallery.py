@@ -44,7 +44,8 @@ def gallery(
     """
     from ..render import gallery as render
 
-    groups, titles = {}, {}
+    groups: dict[str, list[Tile]] = {}
+    titles: dict[str, None] = {}
     for name, one in evaluations.items():
         numbers = chosen(one, which, k, seed)
         explanations = explained(one, numbers, method, layer)

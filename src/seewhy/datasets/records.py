@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 INSTALL = '"seewhy[datasets]"'
 _WHOLE = ("number", "label", "prediction", "label_rank", "target")
 _REAL = ("probability", "score", "label_probability", "target_score", "target_probability")
+NUMBERS = (*_WHOLE[1:], *_REAL)  # all but the image's own
 WORDS = ("path", "target_name", "skipped")
 COLUMNS = ("number", "path", "label", "prediction", "probability", "score", "label_probability", "label_rank",
            "target", "target_name", "target_score", "target_probability", "skipped")  # fmt: skip

@@ -94,7 +94,7 @@ def left_to_do(path: Path, job: Job, stored: dict[str, Any]) -> list[tuple[int, 
     done, chunk = go_on(path), stored["chunk"]
     todo = chunks_to_do(job.reader.count, chunk, done)
     job.work.use(stored["layers"])
-    if todo and 0 in done:
+    if 0 in done:
         first = next((one for one in map(job.work, job.reader.batches([(0, chunk)])) if one.explanations), None)
         if first:
             check_first(path, first, stored)

@@ -59,6 +59,10 @@ class Answer:
         """It without what the model took, which takes room."""
         return replace(self, batch=replace(self.batch, input=torch.zeros(0)))
 
+    def without_skipped(self) -> Answer:
+        """It without the images that could not be read."""
+        return replace(self, batch=replace(self.batch, skipped=()))
+
 
 class Work:
     """Explains batches.

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from ..downloads import library
 from ..errors import SeewhyError, StoreError
 from .layout import Kept, arrays_of, images_per_chunk, images_per_read
-from .records import INSTALL, records
-from .store import FORMAT, RECORDS, open_array, read_words, records_file, written_chunks
+from .records import INSTALL, NUMBERS, records
+from .store import FORMAT, RECORDS, open_array, read_records, read_words, records_file, written_chunks
 from .work import Answer
 
 LOCK = ".lock"
@@ -208,20 +208,26 @@ def check_first(path: Path, answer: Answer, words: Mapping[str, Any]) -> None:
         StoreError: something changed that no digest tells: a method's code, what the model computes, a transform.
     """
     kept = [Kept.from_words(one) for one in words["maps"]]
-    for name, part in arrays_of(answer.explanations, kept, words["run"]["pictures"]).items():
-        stored = open_array(path / name)[: int(answer.batch.numbers[-1]) + 1][answer.batch.numbers]
-        if not _close(stored, part):
-            raise StoreError(
-                f"The store {str(path)!r} cannot be gone on with: the first images now give other results "
-                f"({name.replace('-', ' ')}). The model, a method's code, the transform or the data changed, or one of "
-                "them is random. Write to another folder."
-            )
+    numbers = answer.batch.numbers
+    found = arrays_of(answer.explanations, kept, words["run"]["pictures"])
+    stored = {name: open_array(path / name)[: int(numbers[-1]) + 1][numbers] for name in found}
+    rows, before = records([answer.without_skipped()]), read_records(path, 0).set_index("number").loc[numbers]
+    found |= {name: rows[name].to_numpy() for name in NUMBERS}
+    stored |= {name: before[name].to_numpy() for name in NUMBERS}
+    other = [name.replace("-", " ") for name in found if not _close(stored[name], found[name])]
+    if other:
+        raise StoreError(
+            f"The store {str(path)!r} cannot be gone on with: the first images now give other results "
+            f"({', '.join(other)}). The model, a method's code, the transform or the data changed, or one of them is "
+            "random. Write to another folder."
+        )
 
 
 def _close(stored: NDArray[Any], part: NDArray[Any]) -> bool:
     """Whether they are equal to rounding, which the number of threads may change."""
-    most = float(np.abs(stored).max(initial=0))
-    return stored.shape == part.shape and bool(np.allclose(stored, part, rtol=SAME, atol=SAME * most))
+    most = float(np.abs(np.nan_to_num(stored)).max(initial=0))
+    how: Any = {"rtol": SAME, "atol": SAME * most, "equal_nan": True}
+    return stored.shape == part.shape and bool(np.allclose(stored, part, **how))
 
 
 def chunks_to_do(count: int | None, chunk: int, done: list[int]) -> list[tuple[int, int]]:
