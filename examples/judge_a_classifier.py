@@ -49,7 +49,7 @@ class Block(nn.Module):
         self.conv2, self.norm2 = nn.Conv2d(width, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width)
         self.short = nn.Conv2d(channels, width, 1, stride, bias=False) if channels != width else nn.Identity()
 
-    def forward(self, x):
+    def forward(self, x):  # noqa: D102
         y = F.relu(self.norm1(self.conv1(x)))
         return F.relu(self.norm2(self.conv2(y)) + self.short(x))
 

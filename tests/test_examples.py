@@ -24,6 +24,9 @@ SCRIPTS = (
     "feature_space_of_digits.py",
     "top_images.py",
     "where_networks_agree.py",
+    "judge_a_classifier.py",
+    "grid_of_cams.py",
+    "confused_by.py",
 )
 
 
