@@ -95,7 +95,8 @@ def left_to_do(path: Path, job: Job, stored: dict[str, Any]) -> list[tuple[int, 
     todo = chunks_to_do(job.reader.count, chunk, done)
     job.work.use(stored["layers"])
     if 0 in done:
-        first = next((one for one in map(job.work, job.reader.batches([(0, chunk)])) if one.explanations), None)
+        again = job.reader.batches([(0, min(chunk, job.reader.count or chunk))])
+        first = next((one for one in map(job.work, again) if one.explanations), None)
         if first:
             check_first(path, first, stored)
     return todo
