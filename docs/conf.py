@@ -20,6 +20,7 @@ os.environ |= {
     "COLUMNS": "82",
     "NO_COLOR": "1",
     "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+    "TQDM_DISABLE": "1",  # a bar leaves its state in the page, and with it a script from elsewhere
     "PYDEVD_DISABLE_FILE_VALIDATION": "1",
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import pickle
@@ -178,12 +179,19 @@ def _quietly(ray: Any, done: Iterator[Any]) -> Iterator[Any]:
         log.setLevel(before[1])
 
 
+@functools.lru_cache(1)
+def _fetched(held: Any) -> Loaded:
+    """What is to be read, which may be a list of millions, once for each process."""
+    ray: Any = library("ray", INSTALL)
+    found: Loaded = ray.get(held)
+    return found
+
+
 def _read(row: dict[str, Any], held: Any) -> dict[str, Any]:
     """The images of a chunk, read and transformed, in one piece that Ray need not understand; or our error."""
-    ray: Any = library("ray", INSTALL)
-    loaded = ray.get(held) if isinstance(held, ray.ObjectRef) else held
     found: Any
     try:
+        loaded = _fetched(held)
         found = [loaded[number] for number in range(row["first"], row["stop"])]
     except SeewhyError as error:
         found = error

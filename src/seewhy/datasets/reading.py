@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import struct
+import traceback
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -124,11 +125,8 @@ def _is_broken(error: Exception, source: str | None) -> bool:
         return True
     if isinstance(error, InputError):  # grey values beyond any usual range, no pixels
         return source is not None and not isinstance(error, IndexError)
-    trace = error.__traceback__
-    while trace and trace.tb_next:
-        trace = trace.tb_next
-    where = trace.tb_frame.f_globals.get("__name__", "") if trace else ""
-    return isinstance(error, RuntimeError) and where.startswith(_READERS)
+    frames = (frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__))
+    return isinstance(error, RuntimeError) and any(name.startswith(_READERS) for name in frames)
 
 
 class Loaded(Dataset[Any]):

@@ -38,7 +38,6 @@ class Store:
 
     Attributes:
         path: the folder.
-        numbers: int64 ``(N,)``, each image's place in the data set.
         class_names: what the network's classes are called.
         count: how many images the data set has; None where it does not say.
     """
