@@ -32,7 +32,7 @@ def test_indices_are_the_networks():
 def test_names_are_looked_up():
     assert indices(["ant", "Honey Bee", " CAT ", "bee, honey bee"]) == [0, 1, 2, 1]
     with pytest.raises(
-        UnknownNameError, match=r"No class is called 'bees'\. Did you mean 'bee'.*labels=\{label: class\}"
+        UnknownNameError, match=r"No class is called 'bees'\. Did you mean 'bee'.*labels="
     ):
         indices(["bees"])
 
@@ -47,7 +47,7 @@ def test_an_ambiguous_name():
 def test_a_data_set_that_calls_its_indices_by_names():
     assert indices([0, 1, 2], data=("cat", "ant", "honey bee")) == [2, 0, 1]
     assert indices([0, 1], data=("cat", "ant")) == [2, 0]
-    with pytest.raises(UnknownNameError, match="No class is called 'dog'.*It is a class of the data set"):
+    with pytest.raises(UnknownNameError, match=r"No class is called 'dog'.*It is a class of the data set"):
         indices([2], data=("cat", "ant", "dog"))
     assert indices([0], data=("cat", "ant", "dog")) == [2]  # nobody asked for the dog
 
@@ -69,8 +69,8 @@ def test_networks_without_names():
 
 
 def test_folders():
-    with pytest.warns(SeewhyWarning, match="no class names.*order of the data set's: 0 is 'a'"):
-        found = classes(folders=("a", "b", "c"), model={})
+    found = classes(folders=("a", "b", "c"), model={})
+    with pytest.warns(SeewhyWarning, match=r"no class names.*order of the data set's: 0 is 'a'"):
         assert found.indices(["c", "a"]).tolist() == [2, 0]
     assert found.names == ("a", "b", "c")
     with pytest.raises(TargetError, match="'a' is a name, and the network's classes have none"):
