@@ -31,9 +31,7 @@ def test_indices_are_the_networks():
 
 def test_names_are_looked_up():
     assert indices(["ant", "Honey Bee", " CAT ", "bee, honey bee"]) == [0, 1, 2, 1]
-    with pytest.raises(
-        UnknownNameError, match=r"No class is called 'bees'\. Did you mean 'bee'.*labels="
-    ):
+    with pytest.raises(UnknownNameError, match=r"No class is called 'bees'\. Did you mean 'bee'.*labels="):
         indices(["bees"])
 
 
