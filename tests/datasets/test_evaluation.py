@@ -329,6 +329,17 @@ def test_mistakes_of_the_caller(explainer, evaluation):
         dense.evaluate(made(4)[0])
 
 
+@pytest.mark.parametrize("method", ["grad_cam", ()])
+def test_signals_have_numbers_but_no_pictures(tmp_path, method):
+    model = nn.Sequential(nn.Conv1d(2, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(4, 3))
+    found = Explainer(model).evaluate(torch.rand(6, 2, 30), method, "1" if method else None, labels=[0] * 6)
+    assert 0 <= found.accuracy <= 1
+    for ask in (found.gallery, lambda: found.save_report(tmp_path / "report.html")):
+        with pytest.raises(InputError, match=r"show pictures; these are \(30,\), signals or videos"):
+            ask()
+    assert not list(tmp_path.iterdir())
+
+
 class Broken(Dataset):
     def __init__(self, error):
         self.error = error

@@ -1,6 +1,7 @@
 """What a store gives back."""
 
 import pickle
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -86,6 +87,14 @@ def test_only_what_is_asked_for_is_read(store, monkeypatch):
 def test_opened_again(store, whole):
     for again in (datasets.open(store.path), datasets.open(str(store.path)), pickle.loads(pickle.dumps(store))):
         assert_equal(again[5]["grad_cam", "body"], whole["grad_cam", "body"][5])
+
+
+def test_another_store_in_the_same_place(explainer, tmp_path):
+    for seed in (0, 1):
+        other = Explainer(small_cnn(seed))
+        store = other.run(images(6), "saliency", to=tmp_path / "maps.zarr")
+        assert np.array_equal(store[3]["saliency"].scores, other.explain(images(6), "saliency").scores[3:4])
+        shutil.rmtree(tmp_path / "maps.zarr")
 
 
 def test_the_predictions_beside_the_maps(store, explainer):

@@ -133,7 +133,7 @@ def stored_key(example: Any, method: Any, layer: Any) -> Any:
 def _tiles(evaluation: Evaluation, numbers: Sequence[int], found: Sequence[Explanation]) -> list[Tile]:
     from ..render.gallery import Tile
 
-    _check_pictures(found[0])
+    check_pictures(found[0].maps)
     rows = evaluation.predictions.loc[list(numbers)]
     return [
         Tile(
@@ -153,7 +153,7 @@ def _tiles(evaluation: Evaluation, numbers: Sequence[int], found: Sequence[Expla
 def _pair(predicted: Explanation, true: Explanation, row: Any) -> Pair:
     from ..render.gallery import Pair
 
-    _check_pictures(predicted)
+    check_pictures(predicted.maps)
     return Pair(
         image=predicted.images[0],
         predicted_map=predicted.maps[0],
@@ -176,6 +176,7 @@ def _called(one: Explanation) -> str:
     return f"{one.method} at {one.layer}" if one.layer else one.method
 
 
-def _check_pictures(one: Explanation) -> None:
-    if one.maps.ndim != 3:
-        raise InputError(f"Galleries are of pictures; these maps are {one.maps.shape[1:]}, of signals or videos.")
+def check_pictures(maps: Any) -> None:
+    """Refuse what is no picture, by its maps ``(n, H, W)``."""
+    if maps.ndim != 3:
+        raise InputError(f"Galleries and reports show pictures; these are {tuple(maps.shape[1:])}, signals or videos.")

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..render import figure
+from .gallery import check_pictures
 from .report.page import Card, Page, write_report
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ BLOCK = 16  # images that are read from the store at a time
 
 def save_report(evaluation: Evaluation, path: Path, title: str | None) -> None:
     """As `Evaluation.save_report`."""
+    if evaluation.store is not None:
+        check_pictures(next(iter(evaluation.store[0].values())).maps)
     judged = bool(len(evaluation._labelled))
     page = Page(
         title=title or f"Evaluation of {evaluation.model}",
@@ -73,6 +76,7 @@ def _pictures(evaluation: Evaluation) -> Iterator[tuple[NDArray[np.uint8], dict[
     if store is None:
         numbers = [int(number) for number in evaluation.predictions.index]
         for batch in evaluation._again_or_refuse().batches(numbers):
+            check_pictures(batch.input[:, 0])
             yield from ((picture, {}, {}) for picture in batch.pictures)
         return
     for start in range(0, len(store), BLOCK):

@@ -124,7 +124,7 @@ class Store:
 
     def _rows(self, numbers: NDArray[np.int64]) -> pd.DataFrame:
         pd: Any = library("pandas", INSTALL)
-        by_chunk = {chunk: _cached_records(self.path, chunk) for chunk in sorted(set(numbers // self._chunk))}
+        by_chunk = {int(chunk): _of_chunk(self.path, int(chunk)) for chunk in set(numbers // self._chunk)}
         found: pd.DataFrame = pd.concat([by_chunk[n // self._chunk].loc[[n]] for n in numbers])
         return found
 
@@ -236,6 +236,14 @@ def read_records(path: Path, chunk: int, columns: list[str] | None = None) -> pd
     return found.assign(**words)  # None again, which pandas reads as NaN
 
 
+def _of_chunk(path: Path, chunk: int) -> pd.DataFrame:
+    """The records of a chunk, by number; read again where another store has taken the place of the one read before."""
+    file = records_file(path, chunk)
+    written = file.stat() if file.exists() else None
+    return _cached_records(path, chunk, written and (written.st_mtime_ns, written.st_ino))
+
+
 @functools.lru_cache(8)
-def _cached_records(path: Path, chunk: int) -> pd.DataFrame:
+def _cached_records(path: Path, chunk: int, written: Any) -> pd.DataFrame:
+    del written
     return read_records(path, chunk).set_index("number", drop=False)
