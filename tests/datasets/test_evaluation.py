@@ -1,5 +1,6 @@
 """Numbers of an evaluation, against scikit-learn and by hand."""
 
+import sys
 import warnings
 
 import matplotlib
@@ -14,7 +15,14 @@ from torch.utils.data import Dataset, IterableDataset
 
 from seewhy import Explainer, datasets
 from seewhy.datasets.calibration import calibration
-from seewhy.errors import ImageIndexError, InputError, InputTypeError, ModelError, UnknownNameError
+from seewhy.errors import (
+    ImageIndexError,
+    InputError,
+    InputTypeError,
+    MissingDependencyError,
+    ModelError,
+    UnknownNameError,
+)
 from seewhy.testing import small_cnn, unchanged
 
 CLASSES = ["ant", "bee", "cat", "dog", "eel"]
@@ -361,3 +369,21 @@ def test_skipped_are_in_the_result(explainer):
     assert "7 images, 1 skipped" in repr(found)
     with pytest.raises(OSError, match="truncated"):
         explainer.evaluate(Broken(OSError("truncated")), strict=True)
+
+
+@pytest.mark.parametrize("name", ["filelock", "jinja2", "pandas", "pyarrow", "ray", "sklearn.metrics", "zarr"])
+def test_what_is_not_installed_is_told_before_anything_is_computed(explainer, monkeypatch, tmp_path, name):
+    x, labels = made(8)
+    found = explainer.evaluate(x, labels=labels)
+    monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.setattr(explainer, "_placed", None)
+    asks = {
+        "pandas": lambda: explainer.evaluate(x),
+        "sklearn.metrics": found.report,
+        "jinja2": lambda: found.save_report(tmp_path / "report.html"),
+        "ray": lambda: datasets.run_on_ray(x, lambda: explainer, to=tmp_path / "maps.zarr"),
+    }
+    extra = "ray" if name == "ray" else "datasets"
+    with pytest.raises(MissingDependencyError, match=rf'needs {name.split(".")[0]}.*pip install "seewhy\[{extra}\]"'):
+        asks.get(name, lambda: explainer.run(x, to=tmp_path / "maps.zarr"))()
+    assert not list(tmp_path.iterdir())

@@ -7,16 +7,18 @@ import tempfile
 import weakref
 from typing import Any
 
+from ..downloads import library
 from .again import Again
 from .answers import require_scores
 from .evaluation import Evaluation
 from .job import Job
-from .records import records
+from .records import INSTALL, records
 from .run import run
 
 
 def evaluate(*, to: str | os.PathLike[str] | None, **asked: Any) -> Evaluation:
     """The judgement; `asked` is of `Job`. See `Explainer.evaluate`."""
+    library("pandas", INSTALL)
     asked["check"] = require_scores
     if asked["method"] is None or asked["method"] == () or asked["method"] == []:
         asked["method"] = ()

@@ -21,7 +21,7 @@ from ..progress import bar
 from .identity import model_words
 from .job import Job
 from .reading import Loaded
-from .run import first_words, left_to_do, prepared
+from .run import first_words, left_to_do, prepared, require_libraries
 from .store import Store
 from .writing import Writer, locked
 
@@ -90,6 +90,7 @@ def run_on_ray(
     """
     ray: Any = library("ray", INSTALL)
     library("ray.data", INSTALL)
+    require_libraries()
     path = Path(to).absolute()
     asked = {"labels": labels, "columns": columns, "strict": strict, "progress": progress, "target": target}
     asked |= {"method": methods, "layer": layer, "batch_size": batch_size, "options": options}

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from ..arguments import whole
+from ..downloads import library
 from ..errors import InputError
 from .identity import check_same, identity
 from .job import Job
+from .records import INSTALL
 from .store import Store, read_words
 from .work import Answer
 from .writing import Writer, begin, check_first, chunks_to_do, go_on, locked
@@ -19,6 +21,7 @@ from .writing import Writer, begin, check_first, chunks_to_do, go_on, locked
 def run(to: str | os.PathLike[str], *, chunk: int | None, pictures: bool, **asked: Any) -> tuple[Store, Job]:
     """The store at `to` with everything in it, and the job; `asked` is of `Job`. See `Explainer.run`."""
     path = Path(to)
+    require_libraries()
     with locked(path):
         job, words, stored = prepared(path, chunk, pictures, asked)
         if stored is None:
@@ -29,6 +32,12 @@ def run(to: str | os.PathLike[str], *, chunk: int | None, pictures: bool, **aske
                 writer.add(answer)
             writer.flush()
     return Store(path), job
+
+
+def require_libraries() -> None:
+    """Refuse before anything is computed what could not be written afterwards."""
+    for name in ("filelock", "pandas", "pyarrow", "zarr"):
+        library(name, INSTALL)
 
 
 def prepared(
