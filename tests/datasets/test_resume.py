@@ -411,3 +411,16 @@ def test_what_cannot_be_read_is_noted_in_its_place(tmp_path):
     whole = run(tmp_path / "whole.zarr", images(10))
     assert np.allclose(store[7]["saliency"].values, whole[9]["saliency"].values, atol=1e-6)
     assert store.complete
+
+
+@pytest.mark.filterwarnings("ignore::seewhy.errors.SeewhyWarning")
+@pytest.mark.parametrize("missing", [range(4), range(8), range(8, 16), range(12, 16), range(32, 40), range(36, 40)])
+def test_batches_and_chunks_of_which_nothing_can_be_read(tmp_path, missing):
+    data = [("gone.png" if i in missing else image) for i, image in enumerate(images())]
+    store = run(tmp_path / "whole.zarr", data)
+    assert store.complete
+    assert store.numbers.tolist() == [i for i in range(40) if i not in missing]
+    shutil.copytree(store.path, tmp_path / "lost.zarr")
+    for chunk in (1, 4):
+        (tmp_path / "lost.zarr" / "predictions" / f"{chunk:08d}.parquet").unlink()
+    assert_same(run(tmp_path / "lost.zarr", data).path, store.path)

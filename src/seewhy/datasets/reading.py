@@ -257,17 +257,17 @@ class Reader:
         all of them. Random states are used as the data set uses them.
 
         Raises:
-            InputError: images of different sizes, or none of the first 100 (or of all) can be read.
+            InputError: images of different sizes, or, where all are asked for, none of the first 100 can be read.
         """
         tried, read = 0, 0
         first: Skipped | None = None
         for batch in self._from_stream(numbers) if self._stream else self._by_number(numbers):
             tried, read = tried + len(batch) + len(batch.skipped), read + len(batch)
             first = first or next(iter(batch.skipped), None)
-            if first and not read and tried >= PATIENCE:
+            if numbers is None and first and not read and tried >= PATIENCE:
                 break
             yield batch
-        if first and not read:
+        if numbers is None and first and not read:
             where = f" ({first.source!r})" if first.source else ""
             raise MissingImagesError(f"None of the first {tried} images can be read. Image {first.number}{where}: "
                                      f"{first.reason}")  # fmt: skip
