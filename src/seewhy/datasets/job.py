@@ -10,7 +10,7 @@ from ..collect import NOTHING_ARGUES
 from ..engine.borrow import undisturbed
 from ..engine.inputs import make_inputs
 from ..errors import InputTypeError, warn
-from ..inside.items import Columns
+from ..inside.items import Columns, listed
 from ..methods import Method
 from ..methods.make import make_methods
 from ..outputs import Outputs
@@ -121,6 +121,4 @@ class Job:
 def _told_apart(labels: Any) -> tuple[Sequence[Any] | None, Mapping[Any, int | str] | None]:
     if labels is None or isinstance(labels, Mapping):
         return None, labels
-    if isinstance(labels, str | bytes) or not hasattr(labels, "__len__"):
-        raise InputTypeError(f"labels is a list with one for each image, or {{label: class}}, not {labels!r}.")
-    return (labels.tolist() if hasattr(labels, "tolist") else list(labels)), None
+    return listed(labels), None

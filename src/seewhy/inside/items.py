@@ -126,7 +126,7 @@ def _joined(items: list[tuple[Any, Any]]) -> tuple[list[Any], list[Any] | None]:
 
 def _cut(images: Any, labels: Any, size: int | None) -> Iterator[tuple[Any, Any]]:
     """Several images in chunks of `size`; None: as they are."""
-    labels = None if labels is None else _listed(labels)
+    labels = None if labels is None else listed(labels)
     step = size or max(len(images), 1)
     if labels is not None and len(labels) != len(images):
         step = len(images)  # an error, which is told of all of them
@@ -142,7 +142,7 @@ def plain(labels: Any, count: int, first: int = 0) -> tuple[int | str, ...]:
         InputTypeError: one is neither.
         InputError: there are not as many as images.
     """
-    found = [scalar(one) for one in _listed(labels)]
+    found = [scalar(one) for one in listed(labels)]
     for i, label in enumerate(found):
         if isinstance(label, bool) or not isinstance(label, int | str):
             raise InputTypeError(
@@ -153,7 +153,8 @@ def plain(labels: Any, count: int, first: int = 0) -> tuple[int | str, ...]:
     return tuple(found)
 
 
-def _listed(labels: Any) -> list[Any]:
+def listed(labels: Any) -> list[Any]:
+    """Labels as a list; arrays and tensors ``(N,)`` or ``(N, 1)``, too."""
     if isinstance(labels, Tensor | np.ndarray):
         labels = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
         labels = labels.tolist()  # a plain number where there is no dimension
