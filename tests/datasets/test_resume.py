@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import Dataset, IterableDataset
+from torch.utils.data import Dataset, IterableDataset, TensorDataset
 
 from seewhy import Explainer, Method, Needs, SeewhyWarning, datasets
 from seewhy.datasets import writing
@@ -113,6 +113,7 @@ print(kills, name + 1)
 """
 
 
+@pytest.mark.sweep
 def test_killed_at_any_moment(tmp_path):
     """In a process that only forks, so that nothing has to be imported for each of them."""
     done = subprocess.run(
@@ -269,6 +270,16 @@ def test_a_random_data_set_is_noticed(tmp_path):
     torch.manual_seed(1)
     with pytest.raises(StoreError, match="random augmentation"):
         run(tmp_path / "maps.zarr", Noise())
+
+
+@pytest.mark.parametrize("kind", [lambda x: x, lambda x: x.permute(0, 2, 3, 1).numpy(), TensorDataset])
+def test_a_pixel_that_changed_is_noticed(tmp_path, kind):
+    data = images()
+    how = {"transform": lambda photo: torch.from_numpy(np.array(photo)).permute(2, 0, 1) / 255}
+    explainer(**how).run(kind(data), METHODS, to=tmp_path / "maps.zarr", batch_size=4)
+    data[30, 1, 1, 1] = 0.5
+    with pytest.raises(StoreError, match="another data set"):
+        explainer(**how).run(kind(data), METHODS, to=tmp_path / "maps.zarr", batch_size=4)
 
 
 def test_a_file_that_changed_is_noticed(tmp_path):

@@ -89,11 +89,16 @@ def model_words(explainer: Explainer) -> dict[str, str]:
     for name, tensor in model.state_dict().items():
         digest.update(name.encode())
         if isinstance(tensor, torch.Tensor):
-            plain = tensor.detach().cpu().contiguous()
-            digest.update(f"{plain.dtype}{tuple(plain.shape)}".encode())
-            digest.update(plain.reshape(-1).view(torch.uint8).numpy().tobytes() if plain.numel() else b"")
+            _add(digest, tensor)
     where = device_of(model, explainer._device)
     return {"class": type(model).__qualname__, "device": where.type if where else "cpu", "weights": digest.hexdigest()}
+
+
+def _add(digest: blake2b, tensor: torch.Tensor) -> None:
+    plain = tensor.detach().cpu().contiguous()
+    digest.update(f"{plain.dtype}{tuple(plain.shape)}".encode())
+    if plain.numel():
+        digest.update(plain.reshape(-1).view(torch.uint8).numpy().data)
 
 
 def _options(method: Any) -> str:
@@ -108,7 +113,7 @@ def _said(value: Any) -> str:
 
 
 def _data(reader: Reader, job: Job) -> str | None:
-    """A digest of the data set's files, labels and a few of its images; None where it can only be read once through."""
+    """A digest of the data set's files, arrays, labels and some images; None where it can only be read once through."""
     if not reader.seekable or reader.count is None:
         return None
     digest = blake2b(repr(job.labels).encode(), digest_size=16)
@@ -119,6 +124,8 @@ def _data(reader: Reader, job: Job) -> str | None:
             with suppress(OSError):
                 stat = Path(source).stat()
                 digest.update(f"{stat.st_size} {stat.st_mtime_ns}".encode())
+    for array in reader.arrays:
+        _add(digest, torch.as_tensor(array))
     with undisturbed(job.explainer._inner):
         for number in np.unique(np.linspace(0, reader.count - 1, PROBES).astype(int)):
             found = reader.some([int(number)])

@@ -178,6 +178,7 @@ class Reader:
         ordered: whether each iteration gives the same images in the same order; a loader that shuffles is read in the
             order of its data set.
         data: the data set, or what is iterated.
+        arrays: those that the data set is known to hold, in memory.
     """
 
     def __init__(
@@ -202,6 +203,8 @@ class Reader:
         if isinstance(data, str | os.PathLike) and Path(data).is_dir():
             data = folder_items(Path(data))
             self.folders = tuple(sorted({label for _, label in data} if isinstance(data[0], tuple) else ()))
+        held = (data, getattr(data, "data", None), *getattr(data, "tensors", ()))
+        self.arrays = tuple(array for array in held if isinstance(array, Tensor | np.ndarray))
         if isinstance(data, Images | Tensor | np.ndarray | str | os.PathLike | PIL.Image.Image):
             data = gather(data, explainer._sides)
         size = None if batch_size is None else whole(batch_size, "batch_size")
