@@ -451,7 +451,7 @@ def test_it_fits_and_can_be_read(opened, width, scheme):
         media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
         driver.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
         until(lambda: report.js("return innerWidth") == width, "the width")
-        assert report.js("return document.documentElement.scrollWidth") <= width
+        until(lambda: report.js("return document.documentElement.scrollWidth") <= width, "the new layout")
         report.js("document.getElementById('gallery').scrollIntoView()")
         until(lambda: 4 in report.numbers(), "the first wrong image")
         pairs = [(report.style(css, "color"), report.style(css, "background-color"))
