@@ -7,7 +7,7 @@ from seewhy import datasets, samples
 from seewhy.cli import main
 
 pytestmark = pytest.mark.filterwarnings("ignore::seewhy.errors.SeewhyWarning")
-TINY = ["--model", "cli_networks:tiny", "--class-names", "names.txt"]
+TINY = ["--model", "folder_networks:tiny", "--class-names", "names.txt"]
 
 
 @pytest.fixture
@@ -15,7 +15,7 @@ def here(tmp_path, monkeypatch):
     """An empty folder with a folder of photos for each of two classes, one of them broken, and a network."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    (tmp_path / "cli_networks.py").write_text("from seewhy import testing\ntiny = testing.small_cnn\n")
+    (tmp_path / "folder_networks.py").write_text("from seewhy import testing\ntiny = testing.small_cnn\n")
     (tmp_path / "names.txt").write_text("left\nright\nup\ndown\nback\n")
     cat = samples.photo("cat").resize((60, 60))
     for i in range(8):

@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
+from seewhy import Explainer
 from seewhy.datasets.answers import answers
 from seewhy.datasets.classes import Classes
-from seewhy.errors import NonFiniteError
+from seewhy.errors import ModelError, NonFiniteError, TargetIndexError
 from seewhy.outputs import Outputs
 
 
@@ -71,3 +73,40 @@ def test_other_outputs():
     assert found["probability"][0] == pytest.approx(0.8)
     assert np.isnan(found["probability"][1])
     assert ask(Outputs(embedding=torch.zeros(2, 8)))["prediction"].tolist() == [-1, -1]
+
+
+def network(classes, *end):
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, classes), *end
+    )
+
+
+IMAGES = torch.rand(20, 3, 16, 24, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("end", [(), (nn.Sigmoid(),)])
+def test_a_network_of_one_score(end):
+    model = network(1, *end)
+    with torch.no_grad():
+        positive = (network(1)(IMAGES)[:, 0] > 0).numpy()
+    for names, called in ((None, ["class 0", "class 1"]), (["wolf"], ["not wolf", "wolf"])):
+        found = Explainer(model, class_names=names, activation="none" if end else None).evaluate(
+            IMAGES, labels=[1] * 20
+        )
+        assert list(found.class_names) == called
+        assert (found.predictions["prediction_index"] == positive).all()
+        assert found.accuracy == positive.mean()
+    with pytest.raises(TargetIndexError, match="no class of the network's 2, 0 to 1"):
+        Explainer(model, activation="none" if end else None).evaluate(IMAGES, labels=[2] * 20)
+
+
+def test_what_is_no_classifier():
+    with pytest.raises(ModelError, match=r"judges classifiers, and the model gives dense scores"):
+        Explainer(nn.Conv2d(3, 4, 3)).evaluate(IMAGES, labels=[1] * 20)
+    broken = network(3)
+    with torch.no_grad():
+        broken[4].bias.fill_(torch.nan)
+    with pytest.raises(NonFiniteError, match="score of image 0 is nan") as raised:
+        Explainer(broken).evaluate(IMAGES)
+    assert "seewhy: among images 0 to 15 of the data set" in raised.value.__notes__

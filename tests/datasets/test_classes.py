@@ -50,6 +50,19 @@ def test_a_data_set_that_calls_its_indices_by_names():
     assert indices([0], data=("cat", "ant", "dog")) == [2]  # nobody asked for the dog
 
 
+def test_network_names_in_any_order():
+    mixed = {2: "cat", 0: "ant", 1: "bee"}
+    assert indices([0, 1, 2], data=("cat", "ant", "bee"), model=mixed) == [2, 0, 1]
+
+
+def test_synonyms_in_the_same_order():
+    """As ImageNet's, of which two classes are called crane."""
+    names = {0: "tench", 1: "crane, bird", 2: "crane"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert indices([2, 0, 1], data=("Tench, Tinca tinca", "crane", "crane"), model=names) == [2, 0, 1]
+
+
 def test_as_many_classes_under_other_names_are_taken_in_their_order():
     with pytest.warns(SeewhyWarning, match="calls its classes otherwise.*0 is 'n01'") as said:
         assert indices([2, 0, 1], data=("n01", "n02", "n03")) == [2, 0, 1]
@@ -98,6 +111,18 @@ def test_beyond_the_networks_classes(label):
 def test_what_is_no_label(label):
     with pytest.raises(InputTypeError, match="A label is the index or the name of a class"):
         indices([label])
+
+
+def test_what_was_found_before_the_network_was_seen_is_found_anew():
+    found = classes(model={0: "wolf"}, count=None)
+    assert found.indices(["wolf"]).tolist() == [0]
+    found.saw(2, single=True)
+    assert found.indices(["wolf"]).tolist() == [1]
+    found = classes(model={}, count=None)
+    assert found.indices([4]).tolist() == [4]
+    found.saw(3)
+    with pytest.raises(TargetIndexError):
+        found.indices([4])
 
 
 def test_a_single_score():

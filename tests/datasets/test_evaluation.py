@@ -307,6 +307,9 @@ def test_what_can_only_be_read_once(explainer, tmp_path):
     for ask in (found.gallery, found.contrast, lambda: found.save_report(tmp_path / "report.html")):
         with pytest.raises(InputError, match="only be read once"):
             ask()
+    assert len(explainer.evaluate(iter(Once()), "grad_cam", "conv").store) == 20
+    with pytest.raises(InputError, match="in the same order each time"):
+        explainer.evaluate(iter(Once()), "grad_cam", "conv", to=tmp_path / "maps.zarr")
     kept = explainer.evaluate(Once(), "grad_cam", "conv")
     kept.gallery(k=4)
     kept.save_report(tmp_path / "report.html")

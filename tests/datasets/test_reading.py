@@ -1,6 +1,9 @@
 """Data sets of every kind, and files of every kind of damage."""
 
+import errno
 import random
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -9,14 +12,18 @@ import pytest
 import torch
 from torch import nn
 from torch.utils.data import (
+    BatchSampler,
     ConcatDataset,
     DataLoader,
     Dataset,
     IterableDataset,
+    RandomSampler,
+    SequentialSampler,
     Subset,
     TensorDataset,
     WeightedRandomSampler,
 )
+from torch.utils.data.distributed import DistributedSampler
 from torchvision.datasets import ImageFolder
 
 from seewhy import Explainer, SeewhyWarning
@@ -31,11 +38,16 @@ def to_tensor(photo):
 
 @pytest.fixture(scope="module")
 def explainer():
-    return Explainer(small_cnn(), transform=to_tensor, class_names=["ant", "bee", "cat", "dog", "eel"])
+    """Its probabilities tell the photos apart."""
+    model = small_cnn()
+    with torch.no_grad():
+        model.head.weight.mul_(50)
+    return Explainer(model, transform=to_tensor, class_names=["ant", "bee", "cat", "dog", "eel"])
 
 
 def photo(seed=0, mode="RGB"):
-    pixels = np.random.default_rng(seed).integers(0, 256, (16, 24, 3), dtype=np.uint8)
+    """Noise, the brighter the greater the seed."""
+    pixels = np.random.default_rng(seed).integers(0, 56 + 40 * (seed % 6), (16, 24, 3), dtype=np.uint8)
     return PIL.Image.fromarray(pixels).convert(mode)
 
 
@@ -55,8 +67,10 @@ def table(explainer, data, **how):
 
 @pytest.fixture
 def expected(explainer, folder):
-    """The predictions for the six, one at a time."""
-    return [explainer.predict(path)[0][0].index for path in sorted(folder.rglob("*.png"))]
+    """What the network says of each of the six, which no two have in common."""
+    found = [explainer.predict(path)[0][0].probability for path in sorted(folder.rglob("*.png"))]
+    assert min(np.diff(sorted(found))) > 1e-4
+    return pytest.approx(found, abs=1e-6)
 
 
 class Plain(Dataset):
@@ -119,7 +133,7 @@ KINDS = {
 def test_each_kind_of_data_set(explainer, folder, expected, kind):
     found = table(explainer, KINDS[kind](folder, sorted(folder.rglob("*.png"))))
     assert found.index.tolist() == list(range(6))
-    assert found["prediction_index"].tolist() == expected
+    assert found["probability"].tolist() == expected
     assert found["label"].tolist() == ["ant", "ant", "bee", "bee", "cat", "cat"]
 
 
@@ -129,7 +143,7 @@ def test_columns_of_other_names(explainer, folder, expected):
         data = hugging_face(paths, image="scan", label="finding")
         data = data.to_iterable_dataset() if streamed else data
         found = table(explainer, data, columns=("scan", "finding"))
-        assert found["prediction_index"].tolist() == expected
+        assert found["probability"].tolist() == expected
         assert found["label"].tolist() == ["ant", "ant", "bee", "bee", "cat", "cat"]
         assert table(explainer, data, columns=("scan", None))["label_index"].tolist() == [-1] * 6
     with pytest.raises(InputTypeError, match="a mapping with 'scan', 'finding'; expected one of 'pixel_values'"):
@@ -163,10 +177,153 @@ def test_numbers_are_those_of_the_data_set(explainer, folder):
     some = table(explainer, loader)
     assert sorted(some.index) == [1, 3, 4]
     for number, row in some.iterrows():
-        assert row["prediction_index"] == whole.loc[number, "prediction_index"]
+        assert row["score"] == pytest.approx(whole.loc[number, "score"], abs=1e-6)
         assert row["path"] == str(paths[number])
     assert len(table(explainer, DataLoader(Plain(paths), 4, drop_last=True))) == 4
     assert len(table(explainer, DataLoader(Plain(paths), 4), batch_size=5)) == 6
+
+
+class NoLength:
+    def __init__(self, numbers):
+        self.numbers = numbers
+
+    def __iter__(self):
+        return iter(self.numbers)
+
+
+@pytest.mark.parametrize(
+    ("how", "numbers"),
+    [
+        ({"batch_sampler": [[5, 1], [3]]}, [1, 3, 5]),
+        ({"batch_sampler": BatchSampler(SequentialSampler(range(3)), 2, drop_last=True)}, [0, 1]),
+        ({"batch_sampler": BatchSampler(RandomSampler(range(6)), 4, drop_last=False)}, range(6)),
+        ({"batch_size": 2, "sampler": [4, 2, 2]}, [2, 2, 4]),
+        ({"batch_size": 2, "sampler": NoLength([4, 2, 0])}, [0, 2, 4]),
+        ({"batch_size": 2, "sampler": NoLength([4, 2, 0]), "drop_last": True}, [2, 4]),
+        ({"batch_size": 4, "shuffle": True, "drop_last": True}, range(4)),
+        ({"batch_size": 2, "sampler": DistributedSampler(range(6), 3, 1, shuffle=False)}, [1, 4]),
+    ],
+)
+def test_loaders_that_take_some_images(explainer, folder, expected, how, numbers):
+    paths = sorted(folder.rglob("*.png"))
+    found = table(explainer, DataLoader(Plain(paths), **how))
+    assert found.index.tolist() == list(numbers)
+    assert found["probability"].tolist() == pytest.approx([expected.expected[i] for i in numbers], abs=1e-6)
+    assert found["path"].tolist() == [str(paths[i]) for i in numbers]
+
+
+def test_whether_the_order_is_the_same_each_time(explainer, folder):
+    data = Plain(sorted(folder.rglob("*.png")))
+    in_turn, at_random = SequentialSampler(data), RandomSampler(data)
+    for how, same in [
+        ({"shuffle": True}, True),  # read in the order of the data set
+        ({"collate_fn": batched}, True),
+        ({"collate_fn": batched, "shuffle": True}, False),
+        ({"sampler": RandomSampler(data, num_samples=3)}, False),
+        ({"sampler": RandomSampler(data, replacement=True)}, False),
+    ]:
+        assert Reader(explainer, DataLoader(data, 2, **how)).ordered == same, how
+    for sampler in (in_turn, at_random):  # of a batch_sampler nothing is known
+        assert not Reader(explainer, DataLoader(data, batch_sampler=BatchSampler(sampler, 2, False))).ordered
+    assert Reader(explainer, DataLoader(Streamed(data), 2)).ordered
+    assert not Reader(explainer, iter(data)).ordered
+
+
+def test_generators_are_as_before(explainer, folder):
+    data = Plain(sorted(folder.rglob("*.png")))
+    generator = torch.Generator().manual_seed(3)
+    weighted = WeightedRandomSampler([1] * 6, 4, generator=generator)
+    before = generator.get_state()
+    for how in (
+        {"batch_size": 2, "shuffle": True, "generator": generator},
+        {"batch_size": 2, "sampler": weighted},
+        {"batch_sampler": BatchSampler(weighted, 2, False)},
+        {"batch_size": 2, "shuffle": True, "generator": generator, "collate_fn": batched},
+    ):
+        explainer.evaluate(DataLoader(data, **how))
+        assert torch.equal(generator.get_state(), before), how
+        assert next(iter(Reader(explainer, DataLoader(data, **how)).batches())) is not None  # not to its end
+        assert torch.equal(generator.get_state(), before), how
+
+
+def test_tables_and_arrays_of_paths(explainer, folder, expected):
+    pd = pytest.importorskip("pandas")
+    rows = pd.DataFrame({"file": sorted(folder.rglob("*.png")), "kind": ["ant", "ant", "bee", "bee", "cat", "cat"]})
+    for order in ([0, 1, 2, 3, 4, 5], [5, 3, 4, 0, 1, 2], [4, 1]):  # whose index is in another order, or has gaps
+        mixed = rows.iloc[order]
+        chances = pytest.approx([expected.expected[i] for i in order], abs=1e-6)
+        files = mixed["file"]
+        for data in (files, files.to_numpy(), np.array([str(file) for file in files])):
+            found = table(explainer, data, labels=mixed["kind"])
+            assert found["probability"].tolist() == chances
+            assert found["label"].tolist() == mixed["kind"].tolist()
+        found = table(explainer, mixed, columns=("file", "kind"))
+        assert found["probability"].tolist() == chances
+        assert found["label"].tolist() == mixed["kind"].tolist()
+
+
+LABELS = {
+    "list": ["ant", "bee"] * 3,
+    "indices": [0, 1] * 3,
+    "NumPy": np.array([0, 1] * 3, np.uint8),
+    "names in NumPy": np.array(["ant", "bee"] * 3),
+    "tensor": torch.tensor([0, 1] * 3),
+    "column": torch.tensor([[0], [1]] * 3),
+    "generator": (name for name in ["ant", "bee"] * 3),
+}
+
+
+@pytest.mark.parametrize("kind", LABELS)
+def test_labels_beside_the_data_set(explainer, folder, kind):
+    found = table(explainer, Plain(sorted(folder.rglob("*.png"))), labels=LABELS[kind])
+    assert found["label"].tolist() == ["ant", "bee"] * 3
+
+
+def test_labels_of_some(explainer, folder):
+    paths = sorted(folder.rglob("*.png"))
+    found = table(explainer, Plain(paths), labels=[None, 1, None, "cat", None, None])
+    assert found["label_index"].tolist() == [-1, 1, -1, 2, -1, -1]
+    assert table(explainer, Plain(paths), labels={0: "eel", 1: 3, 2: "bee"})["label_index"].tolist() == [
+        4,
+        4,
+        3,
+        3,
+        1,
+        1,
+    ]
+    loader = DataLoader(Plain(paths), 2, sampler=[4, 1])  # one for each of the data set, of which two are taken
+    assert table(explainer, loader, labels=[0, 1, 2, 3, 4, 0])["label_index"].tolist() == [1, 4]
+
+
+@pytest.mark.parametrize("count", [0, 2, 5, 7])
+@pytest.mark.parametrize("kind", ["Dataset", "folder", "shuffled loader", "some", "generator", "loader of a stream"])
+def test_as_many_labels_as_images(explainer, folder, kind, count):
+    kinds = KINDS | {"some": lambda f, p: DataLoader(Plain(p), 2, sampler=[4, 1])}
+    with pytest.raises(InputError, match=rf"{count} labels for (6|4 or more|6 or more) images: one is needed"):
+        explainer.evaluate(kinds[kind](folder, sorted(folder.rglob("*.png"))), labels=[0] * count)
+
+
+def test_indices_beside_a_data_set_whose_classes_have_another_order(explainer, folder):
+    paths = sorted(folder.rglob("*.png"))
+
+    class Mixed(Plain):
+        classes = ("cat", "ant", "bee")
+
+    assert table(explainer, Mixed(paths))["label"].tolist() == ["cat", "cat", "ant", "ant", "bee", "bee"]
+    with pytest.raises(InputError, match=r"0 is 'cat', and 'ant'\. Give names"):
+        explainer.evaluate(Mixed(paths), labels=[0, 1, 2, 0, 1, 2])
+    assert table(explainer, Mixed(paths), labels=["bee"] * 6)["label_index"].tolist() == [1] * 6
+    assert table(explainer, ImageFolder(folder), labels=[4] * 6)["label_index"].tolist() == [4] * 6  # in the same order
+
+
+def test_classes_that_are_tuples_of_synonyms(explainer, folder):
+    """As torchvision's ImageNet has them."""
+
+    class Synonyms(Plain):
+        classes = (("ant", "emmet"), ("bee",), ("cat", "house cat"), ("dog",), ("eel",))
+
+    found = table(explainer, Synonyms(sorted(folder.rglob("*.png"))))
+    assert found["label"].tolist() == ["ant", "ant", "bee", "bee", "cat", "cat"]
 
 
 def test_random_states_and_the_model_are_as_before(folder):
@@ -196,7 +353,20 @@ def cut(path, share):
     Path(path).write_bytes(whole[: int(len(whole) * share)])
 
 
+def turned():
+    exif = PIL.Image.Exif()
+    exif[0x112] = 6  # by 90 degrees
+    return exif
+
+
+def bomb(path):
+    """A PNG that says that it is 60,000 pixels wide and high."""
+    header = b"IHDR" + struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header)))
+
+
 BROKEN = {
+    "bomb.png": bomb,
     "empty.jpg": lambda path: path.write_bytes(b""),
     "text.jpg": lambda path: path.write_text("I am no photo"),
     "cut.jpg": lambda path: (photo().resize((200, 200)).save(path), cut(path, 0.5)),
@@ -215,6 +385,9 @@ FINE = {
     "deep.png": lambda path: PIL.Image.fromarray((np.arange(384).reshape(16, 24) * 170).astype(np.uint16)).save(path),
     "unit.tif": lambda path: PIL.Image.fromarray(np.random.default_rng(0).random((16, 24), np.float32)).save(path),
     "ünïcode 猫 #%&.png": lambda path: photo().save(path),
+    "new\nline <b>'\".PNG": lambda path: photo(1).save(path, "PNG"),
+    "turned.jpg": lambda path: photo(2).save(path, exif=turned()),
+    "linked.png": lambda path: path.symlink_to("grey.png"),
 }
 
 
@@ -229,8 +402,8 @@ def test_what_cannot_be_read_is_passed_by_and_listed(explainer, tmp_path, as_lis
     names = {Path(one.source).name for one in found.skipped}
     assert names == (set(BROKEN) if as_list else set(BROKEN) - {"link.png"})  # a folder holds no such file
     assert all(one.reason for one in found.skipped)
-    for path, prediction in zip(found.predictions["path"], found.predictions["prediction_index"], strict=True):
-        assert explainer.predict(path)[0][0].index == prediction
+    for path, chance in zip(found.predictions["path"], found.predictions["probability"], strict=True):
+        assert explainer.predict(path)[0][0].probability == pytest.approx(chance, abs=1e-6)
     with pytest.raises((ImageFileError, InputError)):
         explainer.evaluate(data, strict=True)
 
@@ -306,6 +479,82 @@ def test_a_bug_of_the_users_comes_through(explainer, error):
         broken.evaluate([photo()] * 3)
 
 
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE, errno.ENOMEM])
+def test_a_machine_at_its_end_is_no_broken_file(explainer, folder, code, monkeypatch):
+    with pytest.raises(OSError, match="the machine"):
+        explainer.evaluate(Raises(OSError(code, "the machine")))
+    paths = sorted(folder.rglob("*.png"))
+    opened = PIL.Image.open
+
+    def failing(path, *rest):
+        if Path(path) == paths[3]:
+            raise OSError(code, "the machine")
+        return opened(path, *rest)
+
+    monkeypatch.setattr(PIL.Image, "open", failing)
+    with pytest.raises(ImageFileError, match="the machine"):
+        explainer.evaluate(folder)
+
+
+@pytest.mark.parametrize(
+    ("transform", "error", "match"),
+    [
+        (lambda photo: (to_tensor(photo) * 255).byte(), InputError, "returned a torch.uint8 tensor"),
+        (lambda photo: to_tensor(photo)[0], InputError, r"tensor of shape \(16, 24\)"),
+        (lambda photo: to_tensor(photo) / 0, InputError, "NaN or infinite"),
+        (lambda photo: Path("/no/such/font").read_text(), FileNotFoundError, "font"),
+    ],
+)
+def test_a_fault_of_the_transform_is_none_of_the_files(folder, transform, error, match):
+    """It comes through at the first photo that shows it, though the others are fine."""
+    third = np.array(PIL.Image.open(folder / "bee" / "2.png"))
+    broken = Explainer(
+        small_cnn(), transform=lambda photo: (transform if (np.array(photo) == third).all() else to_tensor)(photo)
+    )
+    for data in (folder, ImageFolder(folder), sorted(folder.rglob("*.png"))):
+        with pytest.raises(error, match=match) as raised:
+            broken.evaluate(data)
+        assert "seewhy: image 2 of the data set" in raised.value.__notes__[-1]
+
+
+@pytest.mark.parametrize(
+    "image", [torch.zeros(3, 16, 24, dtype=torch.long), torch.zeros(16, 24), torch.full((3, 16, 24), torch.nan)]
+)
+def test_a_fault_of_the_data_set_is_none_of_the_files(explainer, folder, image):
+    class Faulty(Plain):
+        def __getitem__(self, number):
+            return (image, 0) if number == 3 else super().__getitem__(number)
+
+    with pytest.raises(InputError, match=r"image 3 (is a|has)"):
+        explainer.evaluate(Faulty(sorted(folder.rglob("*.png"))))
+
+
+def test_workers_say_which_image(explainer, folder):
+    (folder / "bee" / "2.png").write_bytes(b"?")
+    with pytest.raises(ImageFileError, match=r"2\.png' cannot be read") as raised:
+        explainer.evaluate(folder, workers=1, strict=True)
+    assert "seewhy: image 2 of the data set" in str(raised.value)
+
+
+def test_an_error_in_what_is_iterated(explainer):
+    images = (rest for rest in [torch.zeros(3, 16, 24)] * 20)
+    with pytest.raises(ZeroDivisionError) as raised:
+        explainer.evaluate(1 / 0 if i == 18 else image for i, image in enumerate(images))
+    assert "from image 16 of the data set on" in raised.value.__notes__[0]
+
+
+def test_too_much_text_in_a_png(explainer, folder):
+    """Pillow raises a ValueError then."""
+    from PIL.PngImagePlugin import PngInfo
+
+    info = PngInfo()
+    info.add_text("much", "a" * 2_000_000, zip=True)
+    photo().save(folder / "ant" / "0.png", pnginfo=info)
+    for data in (folder, ImageFolder(folder)):
+        with pytest.warns(SeewhyWarning, match="1 image could not be read"):
+            assert table(explainer, data).index.tolist() == [1, 2, 3, 4, 5]
+
+
 def test_an_interruption_comes_through(explainer):
     with pytest.raises(KeyboardInterrupt):
         explainer.evaluate(Raises(KeyboardInterrupt()))
@@ -336,7 +585,29 @@ def test_nothing_at_all(explainer, data):
         explainer.evaluate(data)
 
 
-def test_what_is_no_data_set(explainer):
+def test_links_to_folders(explainer, tmp_path, folder):
+    (folder / "again").symlink_to(folder)  # a circle, which is not gone round
+    assert len(table(explainer, folder)) == 6
+    (tmp_path / "linked").symlink_to(folder)
+    assert table(explainer, tmp_path / "linked")["label"].notna().all()
+    (tmp_path / "some" / "ant").mkdir(parents=True)
+    photo().save(tmp_path / "some" / "ant" / "a.png")
+    (tmp_path / "some" / "bee").symlink_to(folder / "bee")
+    with pytest.raises(InputError, match="bee' is a link to a folder"):
+        explainer.evaluate(tmp_path / "some")
+
+
+def test_what_is_no_data_set(explainer, folder):
+    split = {"train": folder, "test": folder}
+    with pytest.raises(InputTypeError, match="A dict is no data set: give one of its values, of 'train', 'test'"):
+        explainer.evaluate(split)
+
+    class Endless(Dataset):
+        def __getitem__(self, number):
+            return torch.zeros(3, 16, 24)
+
+    with pytest.raises(InputTypeError, match="Endless has no length"):
+        explainer.evaluate(Endless())
     with pytest.raises(InputTypeError, match="int is none of these"):
         explainer.evaluate(3)
     with pytest.raises(OSError, match="There is no file at 'nothing'"):

@@ -6,9 +6,9 @@ import torch
 from torch import nn
 
 from seewhy import Explainer, Similarity
-from seewhy.datasets import Evaluation
+from seewhy.datasets import Evaluation, TrueClass
 from seewhy.datasets.job import Job
-from seewhy.errors import NonFiniteError
+from seewhy.errors import NonFiniteError, TargetError
 from seewhy.testing import small_cnn
 
 
@@ -88,3 +88,12 @@ def test_half_precision_and_train_mode():
     assert isinstance(found, Evaluation)
     assert np.allclose(found.predictions["score"], plain.predictions["score"], atol=0.02)
     assert model.training
+
+
+def test_a_single_score_is_no_score_of_the_first_class():
+    class Single(nn.Module):
+        def forward(self, x):
+            return x.mean((1, 2, 3))[:, None] - 0.5
+
+    with pytest.raises(TargetError, match="needs a score for each class"):
+        answers(Explainer(Single()), images(), method="saliency", target=TrueClass(), labels=[0] * 20)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -47,7 +48,7 @@ class Classes:
         """
         if self.count == count:
             return
-        self.count = count
+        self.count, self._known = count, {}
         if single and len(self._model) == 1:
             (name,) = self._model.values()
             self._model = {0: f"not {name}", 1: name}
@@ -94,21 +95,26 @@ class Classes:
             return self._by_name(label)
         if not self._data or not self._model or not 0 <= label < len(self._data):
             return label
-        names = list(self._model.values())
-        if list(self._data) == names:
+        if self._in_order:
             return label
         try:
             return class_index(self._data[label], self._model)
         except UnknownNameError as error:
-            if len(self._data) == len(names) and not self._shared():
+            if len(self._data) == len(self._model) and not self._shared():
                 self._assume("The data set calls its classes otherwise than the network does")
                 return label
             raise UnknownNameError(f"{error} It is a class of the data set. {_ADVICE}") from None
 
+    @cached_property
+    def _in_order(self) -> bool:
+        """Whether the data set has the network's classes in the same order, each called by one of its names."""
+        pairs = ((name, self._model.get(index)) for index, name in enumerate(self._data))
+        return len(self._data) == len(self._model) and all(own and _parts(name) & _parts(own) for name, own in pairs)
+
     def _shared(self) -> bool:
         """Whether any class of the data set is called as one of the network's."""
-        parts = {part.strip().casefold() for name in self._model.values() for part in (name, *name.split(","))}
-        return any(name.strip().casefold() in parts for name in self._data)
+        known = set().union(*map(_parts, self._model.values()))
+        return any(_parts(name) & known for name in self._data)
 
     def _by_renaming(self, label: int | str) -> int:
         name = self._data[label] if isinstance(label, int) and 0 <= label < len(self._data) else label
@@ -135,6 +141,10 @@ class Classes:
         if not self._known:
             warn(f"{why}, so its classes are taken to be in the order of the data set's: "
                  f"0 is {(self._data or self._folders)[0]!r}. {_ADVICE}")  # fmt: skip
+
+
+def _parts(name: str) -> set[str]:
+    return {part.strip().casefold() for part in (name, *name.split(","))}
 
 
 _ADVICE = (

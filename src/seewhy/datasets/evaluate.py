@@ -33,7 +33,7 @@ def _predicted(job: Job) -> Evaluation:
 
 def _explained(to: str | os.PathLike[str] | None, asked: dict[str, Any]) -> Evaluation:
     folder = tempfile.TemporaryDirectory(prefix="seewhy-") if to is None else None
-    store, job = run(folder.name if folder else to or "", chunk=None, pictures=True, **asked)
+    store, job = run(folder.name if folder else to or "", chunk=None, pictures=True, lasting=to is not None, **asked)
     found = Evaluation(store._records(), store.class_names, model=_name(job), store=store, again=_again(job))
     if folder is not None:
         weakref.finalize(store, folder.cleanup)

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import copy
 import os
-import struct
-import traceback
-import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,13 +15,15 @@ import PIL.Image
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler, SequentialSampler, default_collate
+from torch.utils.data import DataLoader, Dataset, IterableDataset, SequentialSampler, default_collate
 
 from ..arguments import BATCH_SIZE, whole
 from ..errors import InputError, InputTypeError, MissingImagesError
 from ..images import Images, gather
-from ..inside.items import Columns, pair
+from ..inside.items import Columns, pair, scalar
 from ..inside.stream import Stream, class_names_of, folder_items
+from .damage import is_broken
+from .loaders import WORKING, as_before, generators_of, is_shuffled, loader_count, order_of
 from .sources import source_of
 
 if TYPE_CHECKING:
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from ..preprocessing import Preprocessing
 
 _NOT_SEVERAL = (str, bytes, os.PathLike, Tensor, np.ndarray, Mapping)
-_BROKEN = (OSError, SyntaxError, EOFError, zlib.error, struct.error, PIL.Image.DecompressionBombError)
-_READERS = ("torchvision.io", "cv2")  # whose RuntimeError is a file's fault
 PATIENCE = 100  # images none of which can be read, before it is said to be hopeless
 
 
@@ -114,19 +112,10 @@ class _How:
 
     def broken(self, number: int, source: str | None, error: Exception) -> Skipped:
         """What is noted of an error in reading; raises it where that is no fault of the file."""
-        if self.strict or not _is_broken(error, source):
+        if self.strict or not is_broken(error):
             error.add_note(f"seewhy: image {number} of the data set{f' ({source!r})' if source else ''}")
             raise error
         return Skipped(number, source, f"{error}" or type(error).__name__)
-
-
-def _is_broken(error: Exception, source: str | None) -> bool:
-    if isinstance(error, _BROKEN):
-        return True
-    if isinstance(error, InputError):  # grey values beyond any usual range, no pixels
-        return source is not None and not isinstance(error, IndexError)
-    frames = (frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__))
-    return isinstance(error, RuntimeError) and any(name.startswith(_READERS) for name in frames)
 
 
 class Loaded(Dataset[Any]):
@@ -196,7 +185,9 @@ class Reader:
         self._explainer, self._workers = explainer, workers
         self._how = _How(explainer._preprocessing, explainer._sides, columns, strict, seen, labels)
         self._loader: DataLoader[Any] | None = None
+        self._generators = generators_of(data)
         self.ordered = True
+        data = _listed(data)
         if isinstance(data, DataLoader):
             data = self._of_loader(data, batch_size)
         self.folders: tuple[str, ...] = ()
@@ -208,7 +199,7 @@ class Reader:
         if isinstance(data, Images | Tensor | np.ndarray | str | os.PathLike | PIL.Image.Image):
             data = gather(data, explainer._sides)
         size = None if batch_size is None else whole(batch_size, "batch_size")
-        own = self._loader.batch_size if self._loader else getattr(data, "batch_size", None)
+        own = self._loader.batch_size if self._loader is not None else getattr(data, "batch_size", None)
         self.batch_size: int = size or (own if isinstance(own, int) else None) or BATCH_SIZE
         self.data, self.seekable = data, _has_numbers(data)
         self._stream = None if self.seekable else self._of_iterable(data, size)
@@ -217,23 +208,38 @@ class Reader:
         self._shape: tuple[tuple[int, ...], str] | None = None
         if self.count == 0:
             raise InputError("There are no images: the data set is empty.")
-        if labels is not None and len(labels) < (self.count or 0):
-            raise InputError(f"{len(labels)} labels for {self.count} images: one is needed for each.")
+        if labels is not None:
+            self._check_labels(labels)
+
+    def _check_labels(self, labels: Sequence[Any]) -> None:
+        """Refuse labels beside the data set that are not one for each image, or of whose classes nothing says which."""
+        if self.seekable and len(labels) != len(self.data):
+            raise _uneven(len(labels), len(self.data))
+        names = self._explainer._names
+        other = [i for i, name in enumerate(self.classes) if name != names.get(i)] if names else []
+        if other and any(isinstance(scalar(label), int) for label in labels):
+            raise InputError(
+                f"labels= are indices, and the data set calls its classes otherwise than the network: {other[0]} is "
+                f"{self.classes[other[0]]!r}, and {names.get(other[0])!r}. Give names of the network's classes."
+            )
 
     def _of_loader(self, loader: DataLoader[Any], batch_size: int | None) -> Any:
         """The data set behind a loader that only cuts it into batches; another loader as it is."""
+        stream = isinstance(loader.dataset, IterableDataset)
+        self.ordered = loader.batch_size is not None and (stream or isinstance(loader.sampler, SequentialSampler))
         plain = loader.collate_fn is default_collate and loader.batch_sampler is not None
-        if isinstance(loader.dataset, IterableDataset) or not (plain and _has_numbers(loader.dataset)):
+        if stream or not (plain and _has_numbers(loader.dataset)):
             if batch_size is not None:
                 raise InputError("This loader makes its own batches: leave batch_size out, or give its data set.")
-            self.ordered = loader.batch_size is not None
             return loader
-        whole = isinstance(loader.sampler, RandomSampler) and not loader.sampler.replacement
-        self._loader, self.ordered = loader, whole or isinstance(loader.sampler, SequentialSampler)
+        self._loader, self.ordered = loader, self.ordered or is_shuffled(loader)
         return loader.dataset
 
     def _of_iterable(self, data: Any, size: int | None) -> Stream:
-        if not isinstance(data, Iterable | IterableDataset):
+        if isinstance(data, Mapping):
+            raise InputTypeError(f"A {type(data).__name__} is no data set: give one of its values, of "
+                                 f"{', '.join(map(repr, islice(data, 5)))}.")  # fmt: skip
+        if not isinstance(data, Iterable | Dataset):
             raise InputTypeError(
                 f"A data set is a folder, a list of images, a Dataset or DataLoader, or can be iterated; "
                 f"{type(data).__name__} is none of these."
@@ -246,12 +252,11 @@ class Reader:
             data = _Pairs(data, columns)
         return Stream(self._explainer, data, batch_size=size, progress=False, labelled=self._how.labels is None)
 
-    def _count(self) -> int:
+    def _count(self) -> int | None:
         if self._loader is None:
             return len(self.data)
-        sampler: Any = self._loader.sampler
-        count = len(sampler) if hasattr(sampler, "__len__") else len(self.data)
-        return count - count % self.batch_size if self._loader.drop_last else count
+        count = loader_count(self._loader)
+        return None if count is None else count - count % self.batch_size if self._loader.drop_last else count
 
     def batches(self, numbers: Iterable[tuple[int, int]] | None = None) -> Iterator[Batch]:
         """The images in batches of `batch_size`, some of which may be passed by.
@@ -264,7 +269,7 @@ class Reader:
         """
         tried, read = 0, 0
         first: Skipped | None = None
-        for batch in self._from_stream(numbers) if self._stream else self._by_number(numbers):
+        for batch in self._read(numbers):
             tried, read = tried + len(batch) + len(batch.skipped), read + len(batch)
             first = first or next(iter(batch.skipped), None)
             if numbers is None and first and not read and tried >= PATIENCE:
@@ -276,6 +281,10 @@ class Reader:
                                      f"{first.reason}")  # fmt: skip
         if not tried and numbers is None:
             raise InputError("There are no images: the data set or iterator is empty.")
+
+    def _read(self, numbers: Iterable[tuple[int, int]] | None) -> Iterator[Batch]:
+        with as_before(self._generators):
+            yield from self._from_stream(numbers) if self._stream else self._by_number(numbers)
 
     @property
     def loaded(self) -> Loaded:
@@ -312,35 +321,38 @@ class Reader:
 
     def _sampler(self, numbers: Iterable[tuple[int, int]] | None) -> list[Any]:
         """The numbers of each batch; in order, but for a loader that takes some of the images only."""
-        size, count = self.batch_size, self.count or 0
+        size = self.batch_size
         if self._loader is not None and not self.ordered:
-            order = list(self._loader.sampler)[:count]
-            return [order[i : i + size] for i in range(0, count, size)]
-        ranges = [(0, count)] if numbers is None else numbers
+            order = order_of(self._loader, self.count, self.batch_size)
+            return [order[i : i + size] for i in range(0, len(order), size)]
+        ranges = [(0, self.count or 0)] if numbers is None else numbers
         return [range(start, min(start + size, stop)) for first, stop in ranges for start in range(first, stop, size)]
 
     def _settings(self) -> dict[str, Any]:
         """Of the loader, for reading in several processes."""
         if self._loader is None:
             return {"num_workers": self._workers}
-        names = ("num_workers", "worker_init_fn", "multiprocessing_context", "timeout", "prefetch_factor")
-        return {name: getattr(self._loader, name) for name in names}
+        return {name: getattr(self._loader, name) for name in WORKING}
 
     def _from_stream(self, numbers: Iterable[tuple[int, int]] | None) -> Iterator[Batch]:
         assert self._stream is not None
-        wanted, first = None if numbers is None else list(numbers), 0
-        for images, labels in self._stream.given():
+        wanted, first, beside = None if numbers is None else list(numbers), 0, self._how.labels
+        for images, labels in _noted(self._stream.given()):
             count = len(images)
             known = [None] * count if labels is None else list(labels)
             if len(known) != count:
                 raise InputError(
                     f"{len(known)} labels for the {count} images from number {first} on: one is needed for each."
                 )
+            if beside is not None and len(beside) < first + count:
+                raise _uneven(len(beside), first + count, "or more")
             if wanted is None or any(start <= first < stop for start, stop in wanted):
                 single = images if isinstance(images, list | tuple) else [images[i : i + 1] for i in range(count)]
                 ones = zip(single, known, strict=True)
                 yield self.batch([self._how.image(first + i, *one, None) for i, one in enumerate(ones)])
             first += count
+        if beside is not None and len(beside) != first:
+            raise _uneven(len(beside), first)
 
     def batch(self, found: Sequence[_One | Skipped]) -> Batch:
         """Images, and what could not be read, as one batch.
@@ -374,6 +386,30 @@ def _has_numbers(data: Any) -> bool:
     if isinstance(data, (*_NOT_SEVERAL, IterableDataset, DataLoader)):
         return False
     return hasattr(data, "__len__") and hasattr(data, "__getitem__")
+
+
+def _listed(data: Any) -> Any:
+    """Tables of pandas as a list of mappings, their columns and arrays of paths as a list; all else as it is."""
+    if hasattr(data, "iloc"):  # not by number: a table's are names, in any order
+        return data.to_dict("records") if data.ndim == 2 else data.to_list()
+    return data.tolist() if isinstance(data, np.ndarray) and data.ndim == 1 and data.dtype.kind in "UO" else data
+
+
+def _noted(given: Iterator[tuple[Any, Any]]) -> Iterator[tuple[Any, Any]]:
+    """The same; an error in them says where."""
+    count = 0
+    try:
+        for images, labels in given:
+            yield images, labels
+            count += len(images)
+    except Exception as error:
+        error.add_note(f"seewhy: from image {count} of the data set on. What is iterated cannot be gone on with after "
+                       "an error; of a Dataset with a length, or a list of paths, the image is passed by.")  # fmt: skip
+        raise
+
+
+def _uneven(labels: int, images: int, more: str = "") -> InputError:
+    return InputError(f"{labels} labels for {images}{more and f' {more}'} images: one is needed for each.")
 
 
 def _as_it_is(found: Any) -> Any:

@@ -18,12 +18,17 @@ from .work import Answer
 from .writing import Writer, begin, check_first, chunks_to_do, go_on, locked
 
 
-def run(to: str | os.PathLike[str], *, chunk: int | None, pictures: bool, **asked: Any) -> tuple[Store, Job]:
-    """The store at `to` with everything in it, and the job; `asked` is of `Job`. See `Explainer.run`."""
+def run(
+    to: str | os.PathLike[str], *, chunk: int | None, pictures: bool, lasting: bool = True, **asked: Any
+) -> tuple[Store, Job]:
+    """The store at `to` with everything in it, and the job; `asked` is of `Job`. See `Explainer.run`.
+
+    `lasting`: whether anybody may go on with it later.
+    """
     path = Path(to)
     require_libraries()
     with locked(path):
-        job, words, stored = prepared(path, chunk, pictures, asked)
+        job, words, stored = prepared(path, chunk, pictures, asked, lasting=lasting)
         if stored is None:
             _from_the_start(path, job, words)
         elif todo := left_to_do(path, job, stored):
@@ -41,7 +46,7 @@ def require_libraries() -> None:
 
 
 def prepared(
-    path: Path, chunk: int | None, pictures: bool, asked: dict[str, Any]
+    path: Path, chunk: int | None, pictures: bool, asked: dict[str, Any], *, lasting: bool = True
 ) -> tuple[Job, dict[str, Any], dict[str, Any] | None]:
     """The job that is `asked`, what it is in words, and those of the store that an equal one began, if any.
 
@@ -55,14 +60,14 @@ def prepared(
         asked = asked | {"batch_size": asked.get("batch_size") or stored["run"]["batch_size"]}
         chunk = chunk or stored["run"]["chunk"]
     job = Job(**asked)
-    check_fit(job, chunk)
+    check_fit(job, chunk, lasting)
     words = identity(job, chunk, pictures)
     if stored:
         check_same(path, words, stored["run"])
     return job, words, stored
 
 
-def check_fit(job: Job, chunk: int | None) -> None:
+def check_fit(job: Job, chunk: int | None, lasting: bool) -> None:
     """Refuse what cannot be written into a store, or not gone on with.
 
     Raises:
@@ -74,7 +79,7 @@ def check_fit(job: Job, chunk: int | None) -> None:
         )
     if chunk is not None and chunk % job.reader.batch_size:
         raise InputError(f"chunk={chunk} must be whole batches of {job.reader.batch_size} images.")
-    if not job.reader.ordered:
+    if not job.reader.ordered and (lasting or job.reader.seekable):
         raise InputError("A run that can be gone on with needs the same images in the same order each time, and this "
                          "loader or iterator cannot give them: give the data set itself.")  # fmt: skip
 

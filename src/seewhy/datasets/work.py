@@ -157,6 +157,7 @@ class Work:
         found.add(measured, batch.pictures)
         self._look_for_gradients(found, count, bool(measured.dead))
         if measured.selected:
+            self._check_truth(measured.selected.source)
             return measured.selected.source, found
         return read_outputs(measured.raw, count, explainer._output, explainer._classes), found
 
@@ -174,6 +175,12 @@ class Work:
             embed = partial(self._explainer._embedding, self.inputs.part(0, 1, 1))
             self._fixed = with_embeddings(find_targets(self._target, 1, about), embed)[0]
         return [self._fixed] * len(batch)
+
+    def _check_truth(self, outputs: Outputs) -> None:
+        """A single score stands for the second of two classes, and there is none for the first."""
+        if isinstance(self._target, TrueClass) and outputs.scores is not None and outputs.scores.shape[1] == 1:
+            raise TargetError("target=TrueClass() needs a score for each class, and the model has one: target=0 "
+                              "explains it, which argues for the second class and against the first.")  # fmt: skip
 
     def _look_for_gradients(self, found: Collector, count: int, dead: bool) -> None:
         """Refuse a layer that none of the first images has a gradient at; one without is no reason to stop."""

@@ -127,7 +127,9 @@ def class_names_of(source: Any, label: str | None = None) -> tuple[str, ...]:
     if classes is None and isinstance(features := getattr(source, "features", None), Mapping):  # of Hugging Face
         columns = (features[key] for key in (label, *LABEL_KEYS) if key in features)
         classes = next((column.names for column in columns if hasattr(column, "names")), None)
-    return tuple(map(str, classes)) if isinstance(classes, list | tuple | np.ndarray) else ()
+    if not isinstance(classes, list | tuple | np.ndarray):
+        return ()
+    return tuple(", ".join(name) if isinstance(name, tuple) else str(name) for name in classes)  # ImageNet's synonyms
 
 
 def _count(images: Any, source: Any) -> int | None:
@@ -155,6 +157,11 @@ def folder_items(folder: Path) -> Sequence[Any]:
     """The photos in a folder; with the names of the folders that they lie in, where it has no photos of its own."""
     from ..bulk import find_photos
 
+    for link in folder.iterdir():
+        if link.is_symlink() and link.is_dir() and not folder.resolve().is_relative_to(link.resolve()):
+            raise InputError(
+                f"{str(link)!r} is a link to a folder, and such are not followed: give a list of pairs (path, label)."
+            )
     files = [str(photo.content) for photo in find_photos([str(folder)])]
     if any(Path(file).parent == folder for file in files):
         return files
