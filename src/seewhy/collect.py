@@ -38,10 +38,12 @@ class Collector:
         self._results: dict[_Key, list[tuple[np.ndarray, np.ndarray]]] = {}
         self._dead: Counter[str] = Counter()  # in how many chunks no image has a gradient there
         self.warnings: dict[str, None] = {}  # in order, each once
+        self.padded = False  # whether grids of layers cover more than the input, as with detectors
         self.empty: dict[str, list[int]] = {}  # of which images a method's map is 0 everywhere
 
     def add(self, measured: Measured, pictures: np.ndarray) -> None:
         """Run the methods on one chunk."""
+        self.padded = self.padded or measured.sides != tuple(measured.input.shape[2:])
         self._pictures.append(pictures)
         self._targets.append(_describe(measured.selected, len(pictures)))
         self.warnings |= dict.fromkeys(measured.warnings)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import statistics
 import tempfile
 import time
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from typing import Any
 
 import psutil
 import torch
+from timing import timed
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from seewhy import Explainer, samples, testing
@@ -163,18 +163,6 @@ def growth(what: str, count: int) -> float:
             explainer.run(Noise(count), to=f"{folder}/maps.zarr", progress=False)
     handle.remove()
     return max(seen[-20:]) - max(seen[: 2000 // BATCH])
-
-
-def timed(work: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
-    """The median seconds of each job, run in turns after one round of warming up."""
-    seconds: dict[str, list[float]] = {name: [] for name in work}
-    for turn in range(rounds + 1):
-        for name, job in work.items():
-            start = time.perf_counter()
-            job()
-            if turn:
-                seconds[name].append(time.perf_counter() - start)
-    return {name: statistics.median(times) for name, times in seconds.items()}
 
 
 if __name__ == "__main__":

@@ -11,13 +11,12 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from timing import timed
 
 from seewhy import inside, samples
 
@@ -82,18 +81,6 @@ def climbs(model: torch.nn.Module, images: torch.Tensor) -> None:
         batch = images.clone().requires_grad_()
         torch.autograd.grad(blocks(batch).mean((2, 3)).diagonal().sum(), batch)
     blocks.requires_grad_(True)
-
-
-def timed(work: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
-    """The median seconds of each job, run in turns after one round of warming up."""
-    seconds: dict[str, list[float]] = {name: [] for name in work}
-    for turn in range(rounds + 1):
-        for name, job in work.items():
-            start = time.perf_counter()
-            job()
-            if turn:
-                seconds[name].append(time.perf_counter() - start)
-    return {name: statistics.median(times) for name, times in seconds.items()}
 
 
 if __name__ == "__main__":

@@ -12,8 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import statistics
-import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 import torchvision
+from timing import timed
 
 from seewhy import Explainer, SeewhyWarning
 
@@ -64,17 +63,6 @@ COMPARISONS = [
     ("Captum Grad-CAM", "seewhy Grad-CAM"),
     ("pytorch-grad-cam Grad-CAM", "seewhy Grad-CAM"),
 ]
-
-
-def timed(jobs: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
-    """Median seconds of each job, all run in turns; the first round only warms up."""
-    seconds: dict[str, list[float]] = {name: [] for name in jobs}
-    for _ in range(rounds + 1):
-        for name, job in jobs.items():
-            start = time.perf_counter()
-            job()
-            seconds[name].append(time.perf_counter() - start)
-    return {name: statistics.median(times[1:]) for name, times in seconds.items()}
 
 
 def bare(model: torch.nn.Module, image: torch.Tensor) -> dict[str, Callable[[], Any]]:

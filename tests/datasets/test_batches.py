@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from seewhy import Explainer, SeewhyWarning, datasets
+from seewhy import Explainer, datasets
 from seewhy.datasets import BatchExplainer
 from seewhy.errors import InputError, InputTypeError, MethodError, UnknownNameError
 from seewhy.testing import small_cnn
@@ -130,4 +130,3 @@ def test_a_single_score():
     )
     assert set(found["prediction_name"]) <= {"wolf", "not wolf"}
     assert np.allclose(found["saliency"], 1 / (16 * 24 * 3))
-    assert SeewhyWarning

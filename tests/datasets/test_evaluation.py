@@ -1,6 +1,7 @@
 """Numbers of an evaluation, against scikit-learn and by hand."""
 
 import sys
+import tempfile
 import warnings
 
 import matplotlib
@@ -21,6 +22,7 @@ from seewhy.errors import (
     InputTypeError,
     MissingDependencyError,
     ModelError,
+    TargetIndexError,
     UnknownNameError,
 )
 from seewhy.testing import small_cnn, unchanged
@@ -178,6 +180,16 @@ def test_a_temporary_store_goes_with_the_evaluation(explainer):
     assert folder.exists()
     del found
     assert not folder.exists()
+
+
+def test_a_temporary_store_goes_with_an_error(explainer, monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    x, _ = made(20)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(TargetIndexError):
+            explainer.evaluate(x, "saliency", labels=[0] * 19 + [7])
+    assert not list(tmp_path.iterdir())
 
 
 def test_without_labels(explainer):

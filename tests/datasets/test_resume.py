@@ -397,7 +397,11 @@ def test_where_nothing_can_be_written(tmp_path):
     (tmp_path / "folder" / "thesis.tex").write_text("mine")
     with pytest.raises(StoreError, match="is no store of maps"):
         run(tmp_path / "folder")
-    assert [path.name for path in (tmp_path / "folder").iterdir()] == ["thesis.tex"]
+    for lock in (".lock", writing.LOCK):  # another program's, or ours beside what is not
+        (tmp_path / "folder" / lock).touch()
+        with pytest.raises(StoreError, match="is no store of maps"):
+            run(tmp_path / "folder")
+    assert (tmp_path / "folder" / "thesis.tex").read_text() == "mine"
 
 
 def test_mistakes(tmp_path):
@@ -435,3 +439,16 @@ def test_batches_and_chunks_of_which_nothing_can_be_read(tmp_path, missing):
     for chunk in (1, 4):
         (tmp_path / "lost.zarr" / "predictions" / f"{chunk:08d}.parquet").unlink()
     assert_same(run(tmp_path / "lost.zarr", data).path, store.path)
+
+
+def test_blank_maps_are_counted_once(tmp_path):
+    """Also where the first images are made again, to be compared."""
+    labels = {"target": datasets.TrueClass(), "labels": [0, 1, 2, 3, 4] * 8, "method": "grad_cam"}
+    with pytest.warns(SeewhyWarning, match="is 0 everywhere for"):
+        run(tmp_path / "maps.zarr", **labels)
+    store = datasets.open(tmp_path / "maps.zarr")
+    blank = ~store[8:]["grad_cam"].maps.any((1, 2))
+    for chunk in (1, 2, 3, 4):
+        (tmp_path / "maps.zarr" / "predictions" / f"{chunk:08d}.parquet").unlink()
+    with pytest.warns(SeewhyWarning, match=f"is 0 everywhere for {blank.sum()} images"):
+        run(tmp_path / "maps.zarr", **labels)

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import torchvision
 import zarr
 
 from seewhy import Explainer, Explanations, Method, Needs, SeewhyWarning, datasets
@@ -84,6 +85,13 @@ def test_only_what_is_asked_for_is_read(store, monkeypatch):
     assert all(part in (4, slice(4, 5)) for part in read)
 
 
+def test_the_methods_share_the_pictures(store):
+    found = store[3:6]
+    first, *others = (one.images for one in found.values())
+    assert all(np.shares_memory(first, other) for other in others)
+    assert not first.flags.writeable
+
+
 def test_opened_again(store, whole):
     for again in (datasets.open(store.path), datasets.open(str(store.path)), pickle.loads(pickle.dumps(store))):
         assert_equal(again[5]["grad_cam", "body"], whole["grad_cam", "body"][5])
@@ -150,10 +158,40 @@ def test_maps_that_come_otherwise_are_kept(explainer, tmp_path):
     methods = [Doubled(), Signed()]
     store = explainer.run(images(6), methods, "left", to=tmp_path / "maps.zarr")
     whole = explainer.explain(images(6), methods, layer=["left"])
-    assert [one.rule for one in store._kept] == ["stored", "upsample"]
+    assert [one.rule for one in store._kept] == ["stored", "usual"]
     for key in whole:
         assert_equal(store[4][key], whole[key][4])
     assert store[0]["Signed"].signed
+
+
+class Squared(Method):
+    """Maps that are as any rule would have them where the values are 0."""
+
+    needs = Needs()
+
+    def compute(self, record):
+        return record.input.mean(1)
+
+    def to_maps(self, values, size):
+        return 4 * values**2
+
+
+def test_a_first_batch_whose_maps_tell_nothing(explainer, tmp_path):
+    """How maps come of values is not to be read off maps that are 0."""
+    data = images(16)
+    data[:8] = 0
+    store = explainer.run(data, Squared(), to=tmp_path / "maps.zarr", batch_size=8)
+    assert np.array_equal(store[12]["Squared"].map, 4 * data[12].mean(0).numpy() ** 2)
+
+
+def test_padded_grids_are_cut_as_explain_cuts_them(tmp_path):
+    model = torchvision.models.detection.fasterrcnn_mobilenet_v3_large_320_fpn(
+        weights=None, weights_backbone=None, num_classes=5
+    )
+    padded = Explainer(model.eval())
+    data = torch.rand(1, 3, 48, 72, generator=torch.Generator().manual_seed(0))
+    store = padded.run(data, "activations", "backbone.body.4", to=tmp_path / "maps.zarr")
+    assert_equal(store[0]["activations"], padded.explain(data, "activations", layer="backbone.body.4"))
 
 
 def test_targets(explainer, tmp_path):

@@ -8,7 +8,7 @@ from .calibration import Calibration
 from .evaluation import Evaluation
 from .gallery import gallery
 from .on_ray import run_on_ray
-from .reading import Skipped
+from .single import Skipped
 from .store import Store
 from .store import open_store as open  # noqa: A004
 from .work import TrueClass

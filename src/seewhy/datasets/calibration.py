@@ -52,7 +52,7 @@ class Calibration(Result):
 def calibration(probabilities: NDArray[np.floating], correct: NDArray[np.bool_], bins: int = 15) -> Calibration:
     """How the probabilities ``(N,)`` of the predicted classes agree with what was right.
 
-    >>> calibration(np.array([0.9, 0.9, 0.6, 0.6]), np.array([True, True, True, False]), bins=10).ece
+    >>> calibration(np.array([0.9, 0.9, 0.6, 0.6]), np.array([True, True, True, False]), bins=10).ece.__round__(6)
     0.1
     """
     edges = np.linspace(0, 1, whole(bins, "bins") + 1)
@@ -63,5 +63,5 @@ def calibration(probabilities: NDArray[np.floating], correct: NDArray[np.bool_],
         confidence = np.bincount(which, chances, bins) / counts
         accuracy = np.bincount(which, correct.astype(np.float64), bins) / counts
     gaps = np.nan_to_num(np.abs(accuracy - confidence)) * counts
-    ece = round(float(gaps.sum() / max(1, len(chances))), 12)
+    ece = float(gaps.sum() / max(1, len(chances)))
     return Calibration(ece=ece, edges=edges, confidence=confidence, accuracy=accuracy, counts=counts)

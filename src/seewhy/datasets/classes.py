@@ -38,6 +38,7 @@ class Classes:
         self._data, self._folders, self._renamed = tuple(data_names), tuple(folders), dict(renamed or {})
         self._model = dict(model_names)
         self._known: dict[int | str, int] = {}
+        self._assumed = False  # that classes are in one order, which was said
         self.count: int | None = None
 
     def saw(self, count: int, *, single: bool = False) -> None:
@@ -138,7 +139,8 @@ class Classes:
         return known.index(label)
 
     def _assume(self, why: str) -> None:
-        if not self._known:
+        if not self._assumed:
+            self._assumed = True
             warn(f"{why}, so its classes are taken to be in the order of the data set's: "
                  f"0 is {(self._data or self._folders)[0]!r}. {_ADVICE}")  # fmt: skip
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 import weakref
+from contextlib import ExitStack
 from typing import Any
 
 from ..downloads import library
@@ -32,11 +33,11 @@ def _predicted(job: Job) -> Evaluation:
 
 
 def _explained(to: str | os.PathLike[str] | None, asked: dict[str, Any]) -> Evaluation:
-    folder = tempfile.TemporaryDirectory(prefix="seewhy-") if to is None else None
-    store, job = run(folder.name if folder else to or "", chunk=None, pictures=True, lasting=to is not None, **asked)
-    found = Evaluation(store._records(), store.class_names, model=_name(job), store=store, again=_again(job))
-    if folder is not None:
-        weakref.finalize(store, folder.cleanup)
+    with ExitStack() as stack:
+        folder = to or stack.enter_context(tempfile.TemporaryDirectory(prefix="seewhy-"))
+        store, job = run(folder, chunk=None, pictures=True, lasting=to is not None, **asked)
+        found = Evaluation(store._records(), store.class_names, model=_name(job), store=store, again=_again(job))
+        weakref.finalize(store, stack.pop_all().close)  # a temporary folder goes with its store
     return found
 
 

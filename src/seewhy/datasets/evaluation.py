@@ -17,8 +17,8 @@ from ..errors import InputError
 from ..render import figure
 from .again import Again
 from .calibration import Calibration, calibration
-from .reading import Skipped
 from .records import INSTALL
+from .single import Skipped
 from .store import Store
 
 if TYPE_CHECKING:
@@ -129,9 +129,14 @@ class Evaluation:
 
     def mistakes(self, k: int | None = None) -> pd.DataFrame:
         """The `k` wrong predictions (None: all) with the greatest probabilities, the most confident first."""
-        found = self._judged()
-        wrong = found[~found["correct"].astype(bool)].sort_values("probability", ascending=False, kind="stable")
+        wrong = self._by_confidence(right=False)
         return wrong if k is None else wrong.head(whole(k, "k"))
+
+    def _by_confidence(self, *, right: bool) -> pd.DataFrame:
+        """The right or wrong predictions, the most confident first."""
+        found = self._judged()
+        some = found[found["correct"].astype(bool) == right]
+        return some.sort_values("probability", ascending=False, kind="stable")
 
     def plot_confusion(self, ax: Axes | None = None) -> Axes:
         """The confusion matrix: counts, coloured by their share of the true class."""
@@ -206,7 +211,7 @@ class Evaluation:
     def save_report(self, path: str | os.PathLike[str], *, title: str | None = None) -> None:
         """Write one HTML file that shows all of it: numbers, confusion matrix, and a gallery to be filtered and sorted.
 
-        It opens without a network. Maps are shown where they were kept (``evaluate(..., methods=...)``).
+        It opens without a network. Maps are shown where they were kept (``evaluate(..., method=...)``).
 
         Raises:
             InputError: the data set could only be read once, and no maps were kept.

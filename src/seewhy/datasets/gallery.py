@@ -87,16 +87,11 @@ def chosen(evaluation: Evaluation, which: Any, k: int, seed: int) -> list[int]:
         if which == "sample":
             some = np.random.default_rng(seed).choice(len(table), min(most, len(table)), replace=False)
             return [int(number) for number in table.index[np.sort(some)]]
-        correct = evaluation._judged()
-        found = (
-            evaluation.mistakes()
-            if which == "mistakes"
-            else correct[correct["correct"].astype(bool)].sort_values("probability", ascending=False, kind="stable")
-        )
-        wrong = which == "mistakes"
+        right = which == "right"
+        found = evaluation._by_confidence(right=right)
         if not len(found):
-            raise InputError(f"There are no {'mistakes' if wrong else 'right predictions'} to show: "
-                             f"{len(correct):,} images are all {'right' if wrong else 'wrong'}.")  # fmt: skip
+            shown, others = ("right predictions", "wrong") if right else ("mistakes", "right")
+            raise InputError(f"There are no {shown} to show: {len(evaluation._judged()):,} images are all {others}.")
         return [int(number) for number in found.index[:most]]
     return _numbers(evaluation, which)[:most]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..explanation import Explanation
-from ..methods.base import upsample
+from ..methods import Method
+from ..methods.activation import Activations
 
 SHARD = 64 << 20  # bytes of all arrays that one chunk of images takes at most, where nobody says how many images
 MOST = 1024  # images of a chunk
@@ -28,9 +29,8 @@ class Kept:
         method: the method's name.
         layer: the layer's; None for a method that looks at none.
         shape: of one image's values.
-        rule: how maps come of values: ``"as they are"``, ``"upsample"`` (linear, to the input's size), ``"largest"``
-            (magnitude over the colours), ``"mean"`` (over the channels, then ``"upsample"``); or ``"stored"``, where
-            they come otherwise and are kept beside the values.
+        rule: how maps come of values: ``"usual"``, as `Method.to_maps` does, or ``"activations"``, as that method does;
+            or ``"stored"``, where they come otherwise and are kept beside the values.
         signed: whether values below 0 argue against the target.
         scored: whether a target was explained.
         provenance: the method's options and the versions used.
@@ -45,10 +45,12 @@ class Kept:
     provenance: Mapping[str, str]
 
     @classmethod
-    def of(cls, one: Explanation) -> Kept:
-        """How to keep this explanation, by the first rule that gives its maps."""
+    def of(cls, one: Explanation, method: Method, padded: bool) -> Kept:
+        """How to keep what a `method` gave; `padded`: grids of layers cover more than the input, as with detectors."""
         size = one.maps.shape[1:]
-        rule = next((name for name in RULES if _gives(name, one.values, size, one.maps)), "stored")
+        cut = padded and one.values.shape[-len(size) :] != size
+        own = type(method).to_maps
+        rule = next((name for name, known in RULES.items() if type(known).to_maps is own and not cut), "stored")
         scored = any(one.target_names) or bool(np.isfinite(one.scores).any())
         return cls(one.method, one.layer, one.values.shape[1:], rule, one.signed, scored, dict(one.provenance))
 
@@ -64,34 +66,10 @@ class Kept:
 
     def maps(self, values: NDArray[np.float32], size: tuple[int, ...]) -> NDArray[np.float32]:
         """The maps ``(n, *size)`` of these values."""
-        return RULES[self.rule](values, size)
+        return RULES[self.rule].to_maps(torch.from_numpy(np.array(values)), size).numpy()
 
 
-def _upsampled(values: NDArray[np.float32], size: tuple[int, ...]) -> NDArray[np.float32]:
-    return upsample(torch.from_numpy(np.array(values)), size).numpy()
-
-
-def _mean(values: NDArray[np.float32], size: tuple[int, ...]) -> NDArray[np.float32]:
-    return upsample(torch.from_numpy(np.array(values)).mean(1), size).numpy()
-
-
-RULES: dict[str, Callable[[NDArray[np.float32], tuple[int, ...]], NDArray[np.float32]]] = {
-    "as they are": lambda values, _: values,
-    "upsample": _upsampled,
-    "largest": lambda values, _: np.abs(values).max(1),
-    "mean": _mean,
-}
-
-
-def _gives(rule: str, values: NDArray[np.float32], size: tuple[int, ...], maps: NDArray[np.float32]) -> bool:
-    """Whether the rule makes these maps, to rounding on another device."""
-    channels = values.ndim == len(size) + 2
-    if channels == (rule in ("as they are", "upsample")) or (rule in ("as they are", "largest")) != (
-        values.shape[-len(size) :] == size
-    ):
-        return False
-    found = RULES[rule](values, size)
-    return found.shape == maps.shape and bool(np.allclose(found, maps, rtol=1e-5, atol=1e-6 * np.abs(maps).max()))
+RULES = {"usual": Method(), "activations": Activations()}
 
 
 def images_per_chunk(arrays: Mapping[str, NDArray[Any]], batch: Tensor, batch_size: int) -> int:

@@ -20,8 +20,8 @@ from ..inside.items import Columns
 from ..progress import bar
 from .identity import model_words
 from .job import Job
-from .reading import Loaded
 from .run import first_words, left_to_do, prepared, require_libraries
+from .single import Loaded
 from .store import Store
 from .writing import Writer, locked
 

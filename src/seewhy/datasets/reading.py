@@ -22,31 +22,14 @@ from ..errors import InputError, InputTypeError, MissingImagesError
 from ..images import Images, gather
 from ..inside.items import Columns, pair, scalar
 from ..inside.stream import Stream, class_names_of, folder_items
-from .damage import is_broken
 from .loaders import WORKING, as_before, generators_of, is_shuffled, loader_count, order_of
-from .sources import source_of
+from .single import How, Loaded, One, Skipped
 
 if TYPE_CHECKING:
     from ..explainer import Explainer
-    from ..preprocessing import Preprocessing
 
 _NOT_SEVERAL = (str, bytes, os.PathLike, Tensor, np.ndarray, Mapping)
 PATIENCE = 100  # images none of which can be read, before it is said to be hopeless
-
-
-@dataclass(frozen=True)
-class Skipped:
-    """An image that could not be read.
-
-    Attributes:
-        number: its place in the data set, from 0.
-        source: its file; None for what was none.
-        reason: why, in the words of what tried to read it.
-    """
-
-    number: int
-    source: str | None
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -71,66 +54,6 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.numbers)
-
-
-@dataclass(frozen=True)
-class _One:
-    number: int
-    input: Tensor
-    picture: NDArray[np.uint8] | None
-    label: Any
-    source: str | None
-
-
-@dataclass(frozen=True)
-class _How:
-    """How an image is read; goes to the workers of a loader."""
-
-    preprocessing: Preprocessing
-    sides: int
-    columns: Columns
-    strict: bool
-    seen: bool
-    labels: Sequence[Any] | None = None  # given beside the data set
-
-    def item(self, number: int, item: Any, source: str | None) -> _One | Skipped:
-        """The image of an item of the data set, or why there is none."""
-        return self.image(number, *pair(item, self.columns), source)
-
-    def image(self, number: int, image: Any, label: Any, source: str | None) -> _One | Skipped:
-        """The image, or why there is none."""
-        source = os.fsdecode(image) if isinstance(image, str | os.PathLike) else source
-        try:
-            images = image if isinstance(image, Images) else gather(image, self.sides, number)
-            if len(images) != 1:
-                raise InputError(f"Item {number} of the data set holds {len(images)} images; expected one in each.")
-            batch, pictures = images.load(0, 1, self.preprocessing, seen=self.seen)
-        except Exception as error:
-            return self.broken(number, source, error)
-        label = label if self.labels is None else self.labels[number]
-        return _One(number, batch[0], pictures[0] if self.seen else None, label, source)
-
-    def broken(self, number: int, source: str | None, error: Exception) -> Skipped:
-        """What is noted of an error in reading; raises it where that is no fault of the file."""
-        if self.strict or not is_broken(error):
-            error.add_note(f"seewhy: image {number} of the data set{f' ({source!r})' if source else ''}")
-            raise error
-        return Skipped(number, source, f"{error}" or type(error).__name__)
-
-
-class Loaded(Dataset[Any]):
-    """The images of a data set by number, each read and transformed, or the reason why not."""
-
-    def __init__(self, data: Any, how: _How) -> None:
-        self._data, self._how = data, how
-
-    def __getitem__(self, number: int) -> _One | Skipped:
-        source = source_of(self._data, number)
-        try:
-            item = self._data.part(number, number + 1) if isinstance(self._data, Images) else self._data[number]
-        except Exception as error:
-            return self._how.broken(number, source, error)
-        return self._how.item(number, item, source)
 
 
 class _Pairs(IterableDataset[Any]):
@@ -183,7 +106,7 @@ class Reader:
         labels: Sequence[Any] | None = None,
     ) -> None:
         self._explainer, self._workers = explainer, workers
-        self._how = _How(explainer._preprocessing, explainer._sides, columns, strict, seen, labels)
+        self._how = How(explainer._preprocessing, explainer._sides, columns, strict, seen, labels)
         self._loader: DataLoader[Any] | None = None
         self._generators = generators_of(data)
         self.ordered = True
@@ -305,7 +228,7 @@ class Reader:
         """
         if not self.seekable:
             raise InputError("The data set can only be read once through, so images cannot be looked up in it again: "
-                             "give a Dataset or a list, or keep the maps with methods=.")  # fmt: skip
+                             "give a Dataset or a list, or keep the maps with method=.")  # fmt: skip
         loaded = self.loaded
         return self.batch([loaded[int(number)] for number in numbers])
 
@@ -354,13 +277,13 @@ class Reader:
         if beside is not None and len(beside) != first:
             raise _uneven(len(beside), first)
 
-    def batch(self, found: Sequence[_One | Skipped]) -> Batch:
+    def batch(self, found: Sequence[One | Skipped]) -> Batch:
         """Images, and what could not be read, as one batch.
 
         Raises:
             InputError: images are of different sizes.
         """
-        ones = [one for one in found if isinstance(one, _One)]
+        ones = [one for one in found if isinstance(one, One)]
         for one in ones:
             shape, name = tuple(one.input.shape), f"image {one.number}{f' ({one.source!r})' if one.source else ''}"
             known, first = self._shape = self._shape or (shape, name)

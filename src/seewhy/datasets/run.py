@@ -113,9 +113,10 @@ def left_to_do(path: Path, job: Job, stored: dict[str, Any]) -> list[tuple[int, 
         first = next((one for one in map(job.work, again) if one.explanations), None)
         if first:
             check_first(path, first, stored)
+        job.work.empty.clear()  # these images were counted before
     return todo
 
 
 def first_words(path: Path, job: Job, words: Mapping[str, Any], answer: Answer) -> dict[str, Any]:
     """Make the store, shaped as a first answer."""
-    return begin(path, words, answer, classes=list(job.classes.names), layers=list(job.work.layers))
+    return begin(path, words, answer, job.methods, classes=list(job.classes.names), layers=list(job.work.layers))

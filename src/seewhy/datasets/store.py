@@ -17,8 +17,8 @@ from ..errors import ImageIndexError, ImageNotFoundError, InputTypeError, StoreE
 from ..explanation import Explanation
 from ..explanations import Explanations
 from .layout import Kept
-from .reading import Skipped
 from .records import INSTALL, WORDS
+from .single import Skipped
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -119,8 +119,8 @@ class Store:
         if not indices:
             raise ImageIndexError(f"no image is asked for; there are {len(self)}")
         numbers = self.numbers[indices]
-        rows = self._rows(numbers)
-        return Explanations(self._explanation(i, kept, numbers, rows) for i, kept in enumerate(self._kept))
+        rows, pictures = self._rows(numbers), self._pictures(numbers)
+        return Explanations(self._explanation(i, kept, numbers, rows, pictures) for i, kept in enumerate(self._kept))
 
     def _rows(self, numbers: NDArray[np.int64]) -> pd.DataFrame:
         pd: Any = library("pandas", INSTALL)
@@ -128,7 +128,9 @@ class Store:
         found: pd.DataFrame = pd.concat([by_chunk[n // self._chunk].loc[[n]] for n in numbers])
         return found
 
-    def _explanation(self, i: int, kept: Kept, numbers: NDArray[np.int64], rows: pd.DataFrame) -> Explanation:
+    def _explanation(
+        self, i: int, kept: Kept, numbers: NDArray[np.int64], rows: pd.DataFrame, pictures: NDArray[np.uint8]
+    ) -> Explanation:
         count = len(numbers)
         values = self._array(f"values-{i}", numbers)
         maps = self._array(f"maps-{i}", numbers) if kept.rule == "stored" else kept.maps(values, self._size)
@@ -138,7 +140,7 @@ class Store:
         return Explanation(
             values=values,
             maps=maps,
-            images=self._pictures(numbers),
+            images=pictures,
             targets=rows["target"].to_numpy() if kept.scored else np.full(count, -1),
             target_names=tuple(name or "" for name in rows["target_name"]) if kept.scored else ("",) * count,
             scores=rows["target_score"].to_numpy() if kept.scored else nan,
@@ -160,8 +162,11 @@ class Store:
 
     def _pictures(self, numbers: NDArray[np.int64]) -> NDArray[np.uint8]:
         if self._words["run"]["pictures"]:
-            return self._array("pictures", numbers)
-        return np.full((len(numbers), *self._words["picture"]), GREY, np.uint8)
+            found = self._array("pictures", numbers)
+        else:
+            found = np.full((len(numbers), *self._words["picture"]), GREY, np.uint8)
+        found.setflags(write=False)  # so that all explanations share it
+        return found
 
     @property
     def predictions(self) -> pd.DataFrame:

@@ -49,11 +49,13 @@ class Answer:
         batch: the images.
         columns: as `answers` gives them.
         explanations: for each method and layer; empty where no method was asked.
+        padded: whether grids of layers cover more than the input, as with detectors.
     """
 
     batch: Batch
     columns: Columns
     explanations: list[Explanation]
+    padded: bool = False
 
     def without_input(self) -> Answer:
         """It without what the model took, which takes room."""
@@ -134,7 +136,7 @@ class Work:
             raise
         if found is None:
             return Answer(batch, columns, [])
-        return Answer(batch, columns, self._collected(found, batch, columns))
+        return Answer(batch, columns, self._collected(found, batch, columns), found.padded)
 
     def _predicted(self, placed: Tensor) -> Outputs:
         explainer = self._explainer

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,14 @@ from numpy.typing import NDArray
 
 from ..downloads import library
 from ..errors import SeewhyError, StoreError
+from ..methods import Method
 from .layout import Kept, arrays_of, images_per_chunk, images_per_read
 from .records import INSTALL, NUMBERS, records
 from .store import FORMAT, RECORDS, open_array, read_records, read_words, records_file, written_chunks
 from .work import Answer
 
-LOCK = ".lock"
+LOCK = ".seewhy-run.lock"
+_OURS = re.compile(rf"{re.escape(LOCK)}|zarr\.json|pictures|{RECORDS}|(values|maps)-\d+|.*\.partial")
 SAME = 1e-4  # of the largest value, within which two runs gave the same
 
 
@@ -51,9 +54,10 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def _is_ours(path: Path) -> bool:
+    """Whether it is a store, or what a run left that was stopped before its store was made, and nothing else."""
     with suppress(SeewhyError):
         return bool(read_words(path))
-    return (path / LOCK).exists()
+    return (path / LOCK).exists() and all(_OURS.fullmatch(entry.name) for entry in path.iterdir())
 
 
 @contextmanager
@@ -149,13 +153,16 @@ def _numbers(answer: Answer) -> NDArray[np.int64]:
     return np.sort(np.concatenate([answer.batch.numbers, np.array(missing, np.int64)]))
 
 
-def begin(path: Path, run: Mapping[str, Any], answer: Answer, **words: Any) -> dict[str, Any]:
-    """Make an empty store in a locked folder, its arrays shaped as those of a first `answer`.
+def begin(
+    path: Path, run: Mapping[str, Any], answer: Answer, methods: Sequence[Method], **words: Any
+) -> dict[str, Any]:
+    """Make an empty store in a locked folder, its arrays shaped as those of a first `answer` by `methods`.
 
     `run` is what makes the run the one that it is; `words` are noted besides. Returns all that is noted.
     """
     zarr: Any = library("zarr", INSTALL)
-    kept = [Kept.of(one) for one in answer.explanations]
+    by_name = {method.label: method for method in methods}
+    kept = [Kept.of(one, by_name[one.method], answer.padded) for one in answer.explanations]
     arrays = arrays_of(answer.explanations, kept, run["pictures"])
     images = run["chunk"] or images_per_chunk(arrays, answer.batch.input, run["batch_size"])
     words |= {
