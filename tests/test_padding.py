@@ -58,3 +58,10 @@ def test_the_map_is_the_grid_without_its_padding():
     assert found.values.shape == (2, 8, 12)
     whole = F.interpolate(torch.from_numpy(found.values)[:, None], (64, 96), mode="bilinear")[:, 0]
     np.testing.assert_allclose(found.maps, whole[:, :, :72], rtol=1e-5, atol=1e-9)
+
+
+def test_a_store_has_the_same_maps(tmp_path):
+    padded, methods = Explainer(Corner()), ["grad_cam", "activations", "saliency"]
+    store = padded.run(lit((64, 72)), methods, "relu", to=tmp_path / "maps.zarr")
+    for key, one in padded.explain(lit((64, 72)), methods, layer=["relu"]).items():
+        assert np.array_equal(store[:][key].maps, one.maps)

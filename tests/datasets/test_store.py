@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-import torchvision
 import zarr
 
 from seewhy import Explainer, Explanations, Method, Needs, SeewhyWarning, datasets
@@ -182,16 +181,6 @@ def test_a_first_batch_whose_maps_tell_nothing(explainer, tmp_path):
     data[:8] = 0
     store = explainer.run(data, Squared(), to=tmp_path / "maps.zarr", batch_size=8)
     assert np.array_equal(store[12]["Squared"].map, 4 * data[12].mean(0).numpy() ** 2)
-
-
-def test_padded_grids_are_cut_as_explain_cuts_them(tmp_path):
-    model = torchvision.models.detection.fasterrcnn_mobilenet_v3_large_320_fpn(
-        weights=None, weights_backbone=None, num_classes=5
-    )
-    padded = Explainer(model.eval())
-    data = torch.rand(1, 3, 48, 72, generator=torch.Generator().manual_seed(0))
-    store = padded.run(data, "activations", "backbone.body.4", to=tmp_path / "maps.zarr")
-    assert_equal(store[0]["activations"], padded.explain(data, "activations", layer="backbone.body.4"))
 
 
 def test_targets(explainer, tmp_path):
