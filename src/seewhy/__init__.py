@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .methods import Method, list_methods, register
     from .regions import Detection, Region
     from .similarity import Similarity
-    from .targets import Class, Contrast, LogProbability, Probability, Target, Value
+    from .targets import Class, Contrast, LogProbability, Probability, Target, Top, Value
 
 # Where each public name lives: torch, which most of them need, is imported when the first is used.
 _MODULES = {
@@ -31,7 +31,7 @@ _MODULES = {
     "methods": ("Method", "list_methods", "register"),
     "regions": ("Detection", "Region"),
     "similarity": ("Similarity",),
-    "targets": ("Class", "Contrast", "LogProbability", "Probability", "Target", "Value"),
+    "targets": ("Class", "Contrast", "LogProbability", "Probability", "Target", "Top", "Value"),
 }
 _SUBMODULES = ("datasets", "errors", "inside", "methods", "notebook", "render", "samples", "testing", "video")
 
@@ -55,6 +55,7 @@ __all__ = [
     "SeewhyWarning",
     "Similarity",
     "Target",
+    "Top",
     "Value",
     "__version__",
     "datasets",

@@ -14,6 +14,7 @@ from ._version import __version__
 from .engine.capture import Captured
 from .engine.diagnose import NO_CHANGE
 from .engine.passes import Measured, no_gradient
+from .engine.record import Record
 from .errors import GradientError, LayerError, MethodError, NonFiniteError
 from .explanation import Explanation
 from .methods import Method
@@ -31,11 +32,14 @@ class Collector:
         methods: in the order asked.
     """
 
-    def __init__(self, methods: Sequence[Method]) -> None:
-        self._methods = methods
-        self._pictures: list[np.ndarray] = []
+    def __init__(self, methods: Sequence[Method], count: int | None = None) -> None:
+        self._methods, self._count = methods, count
+        self._pictures = _Rows()
+        self._index = _Rows()
         self._targets: list[tuple[np.ndarray, list[str], np.ndarray, np.ndarray]] = []
-        self._results: dict[_Key, list[tuple[np.ndarray, np.ndarray]]] = {}
+        self._results: dict[_Key, tuple[_Rows, _Rows]] = {}
+        self._measures: dict[_Key, dict[str, _Rows]] = {}
+        self._chunks = 0
         self._dead: Counter[str] = Counter()  # in how many chunks no image has a gradient there
         self.warnings: dict[str, None] = {}  # in order, each once
         self.padded = False  # whether grids of layers cover more than the input, as with detectors
@@ -43,16 +47,28 @@ class Collector:
 
     def add(self, measured: Measured, pictures: np.ndarray) -> None:
         """Run the methods on one chunk."""
+        each, images = measured.scoring.each, len(pictures)
+        total = None if self._count is None else self._count * each
         self.padded = self.padded or measured.sides != tuple(measured.input.shape[2:])
-        self._pictures.append(pictures)
-        self._targets.append(_describe(measured.selected, len(pictures)))
+        first = self._index.filled // each
+        self._pictures.add(pictures if each == 1 else pictures.repeat(each, 0), total)
+        self._index.add(np.arange(first, first + images).repeat(each), total)
+        self._targets.append(_describe(measured.selected, images * each))
+        self._chunks += 1
         self.warnings |= dict.fromkeys(measured.warnings)
         self._dead.update(set(measured.dead))
         for index, method in enumerate(self._methods):
             for layer in measured.layers if method.needs.layer else [None]:
                 name = layer.label if layer else measured.head.layer if method.needs.head and measured.head else None
-                values, maps = _apply(method, measured, layer)
-                self._results.setdefault((index, name), []).append((_numpy(values), _numpy(maps)))
+                record, values, maps = _apply(method, measured, layer)
+                self._keep((index, name), record, {"values": values, "maps": maps}, total)
+
+    def _keep(self, key: _Key, record: Record, results: dict[str, Tensor], total: int | None) -> None:
+        for rows, tensor in zip(self._results.setdefault(key, (_Rows(), _Rows())), results.values(), strict=True):
+            rows.add(_numpy(tensor), total)
+        for name, numbers in record.measures.items():
+            self._measures.setdefault(key, {}).setdefault(name, _Rows()).add(_numpy(numbers), total)
+        self.warnings |= dict.fromkeys(record.warnings)
 
     def check(self) -> None:
         """Refuse maps that are blank for want of any gradient.
@@ -61,7 +77,7 @@ class Collector:
             GradientError: no image has a gradient where one is needed.
         """
         for where, chunks in self._dead.items():
-            if chunks == len(self._pictures):
+            if chunks == self._chunks:
                 hint = " Leave layer out to have one chosen." if where else ""
                 raise GradientError(f"{no_gradient(where)}: {NO_CHANGE}{hint}")
 
@@ -73,29 +89,32 @@ class Collector:
         Raises:
             LayerError: the model ran so differently that a method fell on several layers.
         """
-        self._pictures = [_joined(self._pictures)]
+        index = self._index.array.tolist()
+        truth = None if truth is None else tuple(truth[i] for i in index)
+        sources = tuple(sources[i] for i in index)
         return [self._explanation(key, truth, sources, provenance) for key in self._results]
 
     def _explanation(
         self, key: _Key, truth: tuple[str, ...] | None, sources: tuple[str | None, ...], provenance: Mapping[str, str]
     ) -> Explanation:
         method, layer = self._methods[key[0]], key[1]
-        if len(self._results[key]) < len(self._targets):
+        values, maps = self._results[key]
+        if maps.filled < self._index.filled:
             layers = ", ".join(repr(name) for index, name in self._results if index == key[0])
             raise LayerError(
                 f"For some of these images {method.label!r} fell on another layer than for others ({layers}): "
                 "the model runs differently for them. Explain them in separate calls."
             )
-        values, maps = (_joined(parts) for parts in zip(*self._results[key], strict=True))
-        parts = self._targets if method.needs.score else [_describe(None, len(maps))]
+        parts = self._targets if method.needs.score else [_describe(None, maps.filled)]
         targets, names, scores, chances = zip(*parts, strict=True)
         if method.needs.score:
-            self._note_empty(method.label, layer, maps)
+            self._note_empty(method.label, layer, maps.array)
         return Explanation(
-            values=values, maps=maps, images=self._pictures[0], targets=np.concatenate(targets),
+            values=values.array, maps=maps.array, images=self._pictures.array, targets=np.concatenate(targets),
             target_names=tuple(name for chunk in names for name in chunk), scores=np.concatenate(scores),
             probabilities=np.concatenate(chances), method=method.label, layer=layer, truth=truth, sources=sources,
-            signed=method.signed,
+            signed=method.signed, image_index=self._index.array,
+            measures={name: rows.array for name, rows in self._measures.get(key, {}).items()},
             provenance={**provenance, **_options(method)},
         )  # fmt: skip
 
@@ -104,10 +123,13 @@ class Collector:
             self.empty[f"{name} at {layer!r}" if layer else name] = empty
 
     def messages(self, sources: Sequence[str | None]) -> list[str]:
-        """What users are to be warned of."""
+        """What users are to be warned of; `sources` are those of the images."""
+        index = self._index.array
+        sources = [sources[i] for i in index]
         blank = [
             f"{what} is 0 everywhere for image "
-            f"{', '.join(f'{i} ({sources[i]!r})' if sources[i] else str(i) for i in images)}: {NOTHING_ARGUES}"
+            f"{', '.join(f'{index[i]} ({sources[i]!r})' if sources[i] else str(index[i]) for i in images)}: "
+            f"{NOTHING_ARGUES}"
             for what, images in self.empty.items()
         ]
         return [*self.warnings, *blank]
@@ -122,14 +144,13 @@ def _describe(selected: Selected | None, count: int) -> tuple[np.ndarray, list[s
     return classes, list(selected.names), _numpy(selected.scores), _numpy(selected.chances)
 
 
-def _apply(method: Method, measured: Measured, layer: Captured | None) -> tuple[Tensor, Tensor]:
+def _apply(method: Method, measured: Measured, layer: Captured | None) -> tuple[Record, Tensor, Tensor]:
     """The values and maps of `method`, checked: right shape, finite, and the shared record unchanged."""
     record = measured.record(method.needs, layer)
     before = record.versions()
     with torch.no_grad():
         values = method.compute(record)
-        count, _, *sides = measured.input.shape
-        size = tuple(sides)
+        count, size = len(record.input), tuple(record.input.shape[2:])
         _check_tensor(method, "compute", values, count)
         covered = size if values.shape[-len(size) :] == size else measured.sides
         maps = method.to_maps(values, covered)
@@ -139,7 +160,7 @@ def _apply(method: Method, measured: Measured, layer: Captured | None) -> tuple[
     _check_tensor(method, "to_maps", maps, count)
     if maps.shape != (count, *covered):
         raise MethodError(f"to_maps of {method.label!r} must return {(count, *covered)}, not {tuple(maps.shape)}.")
-    return values, cut(maps, size)
+    return record, values, cut(maps, size)
 
 
 def _check_tensor(method: Method, function: str, values: object, count: int) -> None:
@@ -158,11 +179,29 @@ def _numpy(tensor: Tensor) -> np.ndarray:
     return tensor.detach().float().cpu().numpy()
 
 
-def _joined(parts: Sequence[np.ndarray]) -> np.ndarray:
-    """One read-only array, so that results can share it."""
-    joined = np.concatenate(parts) if len(parts) > 1 else parts[0]
-    joined.flags.writeable = False
-    return joined
+class _Rows:
+    """An array that is filled chunk by chunk, of as many rows as are known to come, so that nothing is held twice."""
+
+    def __init__(self) -> None:
+        self._array: np.ndarray | None = None
+        self.filled = 0
+
+    def add(self, part: np.ndarray, total: int | None) -> None:
+        """Add rows; the `total` is only known to be theirs where it is None."""
+        if self._array is None:
+            total = len(part) if total is None else total
+            self._array = part if total == len(part) else np.empty((total, *part.shape[1:]), part.dtype)
+        if self._array is not part:
+            self._array[self.filled : self.filled + len(part)] = part
+        self.filled += len(part)
+
+    @property
+    def array(self) -> np.ndarray:
+        """What is filled, read-only, so that results can share it."""
+        if self._array is None:
+            raise RuntimeError("no rows were added")
+        self._array.flags.writeable = False
+        return self._array
 
 
 def _options(method: Method) -> dict[str, str]:

@@ -39,7 +39,7 @@ from .layouts import first_convolution
 from .methods import Method
 from .methods.make import make_methods
 from .outputs import KINDS, ranked, read_outputs
-from .scoring import Scoring, check_finite, find_targets, with_embeddings
+from .scoring import Scoring, check_finite, find_pairs, find_targets, with_embeddings
 from .targets import About, Target
 
 if TYPE_CHECKING:
@@ -239,11 +239,13 @@ std (0.229, 0.224, 0.225))
             target: None (each image's predicted class), a class index, a class name, a `Target`, a callable from scores
                 ``(N, K)`` to ``(N,)``, or a list with one of these for each image. Of dense scores, detections and
                 embeddings None is the class that covers most where it is predicted, the most confident detection, and
-                the image's own embedding.
+                the image's own embedding. ``Top(5)``, or a list of k targets for each image, explains each image for
+                all of them: N·k rows, those of an image together, which ``image_index`` tells.
             layer: None (chosen), a dotted name, a module, ``"name#2"`` for the second call of a module used several
                 times, or a list of these. Methods that look at no layer pass it by.
             truth: the true class of each image, index or name, for marking right and wrong in pictures.
-            batch_size: images per pass; 16 unless given. It changes no result.
+            batch_size: images per pass; 16 unless given. It changes no result. Of methods that ask the model many times
+                also the most changed images at once, which is as many as is quickest unless given.
             model_args: further inputs of the model. ``...`` among them says where the images go (first, unless said),
                 ``[...]`` that the model takes a list of them. Tensors with an entry for each image are cut as they are.
             model_kwargs: the same by name, as in ``{"pixel_values": ...}``.
@@ -269,15 +271,16 @@ std (0.229, 0.224, 0.225))
         if layers == ():
             raise InputError("The list of layers is empty: name at least one, or leave layer out.")
         images, rest = gather(inputs, self._sides), make_inputs(model_args, model_kwargs)
-        targets = find_targets(target, len(images), self._about)
+        targets, each = find_pairs(target, len(images), self._about)
         truths = true_classes(truth, len(images), self._about)
-        found = Collector(methods)
+        found = Collector(methods, len(images))
         with borrowed(self._inner):
             targets = with_embeddings(targets, partial(self._embedding, rest.part(0, 1, len(images))))
             for start, stop in chunks(len(images), batch_size):
                 batch, pictures = self._load(images, start, stop)
-                scoring = self._scoring(targets[start:stop], start)
-                measured = self._measure(methods, layers, batch, scoring, rest.part(start, stop, len(images)))
+                scoring = self._scoring(targets[start * each : stop * each], start, each)
+                inputs = rest.part(start, stop, len(images))
+                measured = self._measure(methods, layers, batch, scoring, inputs, batch_size)
                 if measured.selected:
                     check_truth(truths, measured.selected, self._about)
                 found.add(measured, pictures)
@@ -497,10 +500,14 @@ std (0.229, 0.224, 0.225))
         batch: Tensor,
         scoring: Scoring,
         inputs: ModelInputs,
+        most: int | None = None,
     ) -> Measured:
-        """What the passes over one batch give that `methods` need, at `layers` (None: at the one that is chosen)."""
+        """What the passes over one batch give that `methods` need, at `layers` (None: at the one that is chosen).
+
+        `most` is how many evaluations may run together.
+        """
         needs = tuple(method.needs for method in methods)
-        request = Request(needs, layers or (), layout=self._layout, inputs=inputs)
+        request = Request(needs, layers or (), layout=self._layout, inputs=inputs, most=most)
         measured = self._choice.measure(request, batch, scoring)
         self._cautions.check(measured.selected, scoring)
         return measured
@@ -528,8 +535,8 @@ std (0.229, 0.224, 0.225))
     def _about(self) -> About:
         return About(self._names, self._activation)
 
-    def _scoring(self, targets: Sequence[Target], first: int) -> Scoring:
-        return Scoring(targets, self._output, self._classes, replace(self._about, first=first))
+    def _scoring(self, targets: Sequence[Target], first: int, each: int = 1) -> Scoring:
+        return Scoring(targets, self._output, self._classes, replace(self._about, first=first), each)
 
     def _embedding(self, rest: ModelInputs, image: Any) -> Tensor:
         """The model's embedding of one image, ``(D,)``."""

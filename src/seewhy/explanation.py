@@ -47,6 +47,8 @@ class Explanation:
     volumes (N, T, H, W) and (N, T, H, W, 3).
     `targets` int64 (N,): the class explained, -1 where it is none, called `target_names`; its `scores` and
     `probabilities` (0..1) are float32 (N,), NaN where undefined. `truth` names the true classes, `sources` the files.
+    `image_index` int64 (N,) says which of the images given each row explains: 0, 1, 2 …, but where images have several
+    targets. `measures` are float32 (N,) by name: what the method measured of itself, such as a completeness error.
     `signed` says that values of the maps below 0 argue against the target, so that they are drawn in two colours.
     `len()`, iteration, indices and slices go over the images. Arrays that do not fit together are an InputError.
 
@@ -72,6 +74,8 @@ class Explanation:
     sources: tuple[str | None, ...] = ()
     signed: bool = False
     provenance: Mapping[str, str] = field(default_factory=dict)
+    image_index: NDArray[np.int64] = None  # type: ignore[assignment]  # one after the other, unless given
+    measures: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if np.asarray(self.images).dtype != np.uint8:
@@ -82,6 +86,10 @@ class Explanation:
         object.__setattr__(self, "truth", None if self.truth is None else tuple(self.truth))
         object.__setattr__(self, "sources", tuple(None if s is None else os.fspath(s) for s in self.sources))
         object.__setattr__(self, "provenance", MappingProxyType(dict(self.provenance)))
+        index = np.arange(len(self.targets)) if self.image_index is None else self.image_index
+        object.__setattr__(self, "image_index", _frozen(index, np.int64))
+        measures = {name: _frozen(numbers, np.float32) for name, numbers in self.measures.items()}
+        object.__setattr__(self, "measures", MappingProxyType(measures))
         self._check()
 
     def _check(self) -> None:
@@ -91,7 +99,8 @@ class Explanation:
         if self.images.ndim != ndim or self.images.shape[-1] != 3:
             raise InputError(f"with maps of shape {self.maps.shape}, images are uint8 {form}, got {self.images.shape}")
         counts = {name: len(np.atleast_1d(getattr(self, name))) for name in DTYPES}
-        counts["target_names"] = len(self.target_names)
+        counts |= {"target_names": len(self.target_names), "image_index": len(self.image_index)}
+        counts |= {name: len(numbers) for name, numbers in self.measures.items()}
         counts |= {name: len(given) for name in ("truth", "sources") if (given := getattr(self, name))}
         if len(set(counts.values())) > 1:
             raise InputError(f"every part of an explanation has one entry per image, got {counts}")
@@ -123,8 +132,9 @@ class Explanation:
     def __getitem__(self, index: int | slice) -> Explanation:
         """One image of it, or a slice, as an Explanation; arrays keep their first axis."""
         part = index if isinstance(index, slice) else self._slice(index)
-        cut = (*DTYPES, "target_names", "truth", "sources")
+        cut = (*DTYPES, "target_names", "truth", "sources", "image_index")
         parts = {f.name: getattr(self, f.name) for f in fields(self)}
+        parts["measures"] = {name: numbers[part] for name, numbers in self.measures.items()}
         return Explanation(**{k: v[part] if k in cut and v is not None else v for k, v in parts.items()})
 
     def _slice(self, index: Any) -> slice:
@@ -140,7 +150,8 @@ class Explanation:
         return np.array(self.maps, dtype=dtype, copy=copy)
 
     def __reduce__(self) -> tuple[Any, tuple[()]]:  # a mapping proxy cannot be pickled
-        state = {f.name: getattr(self, f.name) for f in fields(self)} | {"provenance": dict(self.provenance)}
+        state = {f.name: getattr(self, f.name) for f in fields(self)}
+        state |= {name: dict(state[name]) for name in ("provenance", "measures")}
         return functools.partial(Explanation, **state), ()
 
     def __repr__(self) -> str:
@@ -269,7 +280,12 @@ def write(one: Explanation, stem: Path, suffixes: Sequence[str], picture: bytes,
 def _write_arrays(one: Explanation, file: Path, order: int) -> None:
     stored = {f.name: getattr(one, f.name) for f in fields(one)}
     arrays = {name: stored.pop(name) for name in DTYPES}
-    storage.write(file, arrays, {**stored, "provenance": dict(one.provenance)}, order)
+    words = {
+        "provenance": dict(one.provenance),
+        "image_index": one.image_index.tolist(),
+        "measures": {name: numbers.tolist() for name, numbers in one.measures.items()},
+    }
+    storage.write(file, arrays, stored | words, order)
 
 
 def read(path: Path) -> tuple[Explanation, int]:

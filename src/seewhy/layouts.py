@@ -55,6 +55,32 @@ class Layout:
         tokens = activation.movedim(0, 1) if self.name == TOKENS_FIRST else activation
         return torch.unflatten(tokens[:, self.prefix :].movedim(-1, 1), 2, self.grid)
 
+    def filled(self, output: Tensor, changed: Tensor) -> Tensor:
+        """The `output` of one image, once for each of `changed` ``(b, C, *grid)`` and with that at its positions.
+
+        Raises:
+            LayerError: the user's function does not say where the batch is.
+        """
+        if self.name in FIRST.values():
+            return changed
+        if self.name in LAST.values():
+            return changed.movedim(1, -1)
+        if self.picks is not None:
+            return self._filled_by_picks(output, changed)
+        axis = int(self.name == TOKENS_FIRST)
+        filled = output.repeat_interleave(len(changed), axis)
+        filled.movedim(axis, 0)[:, self.prefix :] = changed.flatten(2).movedim(1, -1)
+        return filled
+
+    def _filled_by_picks(self, output: Tensor, changed: Tensor) -> Tensor:
+        picks: Any = self.picks
+        if len(output) != 1 or picks[0].max() >= output.numel():
+            raise LayerError("What the layer returns cannot be changed: by the function given as layout= the images are "
+                             "not along its first axis.")  # fmt: skip
+        filled = output.flatten(1).repeat(len(changed), 1)
+        filled[:, picks[0].flatten()] = changed.flatten(1)
+        return filled.reshape(-1, *output.shape[1:])
+
 
 class Layouts:
     """Works out the layout of each module's output while the model runs on an input whose sides are `size`.

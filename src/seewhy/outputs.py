@@ -54,9 +54,9 @@ class Outputs:
         """The scores or dense scores, of which dimension 1 is the classes; None where there are neither."""
         return getattr(self, self.kind) if self.kind in ("scores", "dense") else None
 
-    def row(self, index: int) -> Outputs:
-        """Those of one image alone."""
-        return self._each(lambda value: value[index : index + 1])
+    def rows(self, start: int, stop: int) -> Outputs:
+        """Those of some of the images alone."""
+        return self._each(lambda value: value[start:stop])
 
     def detached(self) -> Outputs:
         """The same without the graph."""

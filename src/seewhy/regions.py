@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from .errors import InputTypeError, TargetError
 from .outputs import Detections, probabilities
-from .targets import About, Builtin, column
+from .targets import About, Builtin, Target, column
 
 _LEAST_OVERLAP = 0.5  # intersection over union
 Box = tuple[float, float, float, float]
@@ -62,6 +62,11 @@ class Region(Builtin):
     def classes(self, outputs: Tensor) -> Tensor:
         """The class, for each image."""
         return self._where(outputs)[0]
+
+    def held(self, outputs: Tensor) -> Target:
+        """That class over that region, whatever is predicted."""
+        classes, weights = self._where(outputs)
+        return self._with(cls=int(classes[0]), mask=weights[0], box=None)
 
     def _mean(self, outputs: Tensor, classes: Tensor, weights: Tensor) -> Tensor:
         weights = weights.flatten(1)
@@ -210,6 +215,12 @@ class Detection(Builtin):
         """The label of the detection."""
         return torch.tensor([int(one["labels"][i]) for one, i in zip(outputs, self._find(outputs), strict=True)])
 
+    def held(self, outputs: Detections) -> Target:
+        """What is detected there as that class, whatever else is."""
+        found = outputs[0], self._find(outputs)[0]
+        box, label = (found[0][key].detach()[found[1]] for key in ("boxes", "labels"))
+        return HeldDetection(tuple(box.tolist()), int(label))
+
     def _find(self, outputs: Detections) -> list[int]:
         """Which of the detections of each image is meant."""
         return [self._find_one(one, image) for image, one in enumerate(outputs, self._about.first)]
@@ -257,3 +268,24 @@ class Detection(Builtin):
     def _chances(self, outputs: Any, classes: Tensor, about: About) -> Tensor:
         del classes, about
         return self.score(outputs).detach().float().cpu()
+
+
+@dataclass(frozen=True)
+class HeldDetection(Target):
+    """The best score with which a class is detected at a place; 0 where it is not detected there any more."""
+
+    box: Sequence[float]
+    label: int
+    reads: ClassVar[str] = "detections"
+
+    def score(self, outputs: Detections) -> Tensor:
+        """The greatest score among the detections with an intersection over union of at least 0.5."""
+        return torch.stack([self._best(one) for one in outputs])
+
+    def _best(self, detections: Mapping[str, Tensor]) -> Tensor:
+        from torchvision.ops import box_iou
+
+        scores, boxes = detections["scores"], detections["boxes"].detach().float()
+        there = box_iou(boxes.new_tensor([self.box]), boxes)[0] >= _LEAST_OVERLAP
+        fits = scores[there & (detections["labels"] == self.label)]
+        return fits.amax() if len(fits) else scores.new_zeros(())

@@ -127,6 +127,10 @@ class OwnEmbedding(Target):
         """The sum over d of e_d and its constant copy."""
         return (outputs * outputs.detach()).sum(1)
 
+    def held(self, outputs: Tensor) -> Target:
+        """The dot product with this embedding."""
+        return Similarity(outputs[0].detach(), metric="dot")
+
     @property
     def name(self) -> str:
         """What it is called."""

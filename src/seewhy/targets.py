@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
+from .arguments import whole
 from .errors import InputTypeError, TargetError, TargetIndexError, UnknownNameError
 from .errors import close_matches as offer
 from .outputs import activated, log_probabilities, probabilities
@@ -93,6 +94,14 @@ class Target(ABC):
         """What to call the target where it is no class."""
         return type(self).__name__
 
+    def held(self, outputs: Any) -> Target:
+        """The target with whatever it takes from an image fixed as it is in this one; `outputs` are of it alone.
+
+        Methods that change the image go on to ask for what was explained, though another class comes out then.
+        """
+        del outputs
+        return self
+
     def _resolved(self, about: About) -> Target:
         """The target with what is known of the call."""
         del about
@@ -162,6 +171,55 @@ class Class(Builtin):
         """The class for each image, or where the image's scores are largest."""
         return self._classes_of(self.cls, outputs)
 
+    def held(self, outputs: Tensor) -> Target:
+        """That class, whatever is predicted."""
+        return self._with(cls=int(self.classes(outputs)[0]))
+
+
+@dataclass(frozen=True)
+class Ranked(Class):
+    """The score of the class that comes at place `rank` of the image's greatest scores, from 0."""
+
+    rank: int = 0
+
+    def classes(self, outputs: Tensor) -> Tensor:
+        """The class for each image."""
+        if self.rank >= outputs.shape[1]:
+            raise TargetIndexError(f"Top({self.rank + 1}): the model has only {outputs.shape[1]} classes.")
+        return outputs.detach().topk(self.rank + 1, dim=1).indices[:, -1].cpu()
+
+    def held(self, outputs: Tensor) -> Target:
+        """That class, whatever its place."""
+        return Class()._with(_about=self._about, cls=int(self.classes(outputs)[0]))
+
+
+@dataclass(frozen=True)
+class Top:
+    """The `k` classes with each image's greatest scores, as ``target=`` of `Explainer.explain`.
+
+    The first axis of an explanation then runs over pairs of image and class, the best class first; its ``image_index``
+    says which image each is of. One forward pass serves all classes of an image.
+
+    Raises:
+        InputError: `k` is no whole number of at least 1.
+
+    >>> import seewhy, torch
+    >>> explainer = seewhy.Explainer(seewhy.testing.small_cnn())
+    >>> found = explainer.explain(torch.rand(2, 3, 16, 16), "saliency", target=Top(3))
+    >>> len(found), found.image_index.tolist()
+    (6, [0, 0, 0, 1, 1, 1])
+    """
+
+    k: int
+
+    def __post_init__(self) -> None:
+        whole(self.k, "Top(k)")
+
+    @property
+    def targets(self) -> list[Target]:
+        """One for each place."""
+        return [Ranked(rank=rank) for rank in range(self.k)]
+
 
 @dataclass(frozen=True)
 class Probability(Builtin):
@@ -182,6 +240,10 @@ class Probability(Builtin):
     def classes(self, outputs: Tensor) -> Tensor:
         """The class for each image."""
         return self._classes_of(self.cls, outputs)
+
+    def held(self, outputs: Tensor) -> Target:
+        """That class, whatever is predicted."""
+        return self._with(cls=int(self.classes(outputs)[0]))
 
     def _names(self, outputs: Any, classes: Tensor, about: About) -> list[str]:
         del outputs
@@ -233,6 +295,11 @@ class Contrast(Builtin):
     def classes(self, outputs: Tensor) -> Tensor:
         """The class that is argued for."""
         return self._classes_of(self.cls, outputs)
+
+    def held(self, outputs: Tensor) -> Target:
+        """Those two classes, whatever is predicted."""
+        classes = self.classes(outputs)
+        return self._with(cls=int(classes[0]), minus=int(self._others(outputs, classes)[0]))
 
     def _others(self, outputs: Tensor, classes: Tensor) -> Tensor:
         """The class that is argued against, for each image."""

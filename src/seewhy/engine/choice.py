@@ -39,11 +39,12 @@ class Choice:
         return measured
 
     def _remember(self, measured: Measured) -> None:
-        if measured.whole:
+        if measured.request.whole:
             self._whole.add(tuple(layer.label for layer in measured.layers))
 
     def _measure_chosen(self, request: Request, batch: Tensor, scoring: Scoring) -> Measured:
-        kind = (tuple(batch.shape[1:]), any(needs.gradient for needs in request.needs), scoring.kind)
+        scored = any(needs.layer and needs.score for needs in request.needs)
+        kind = (tuple(batch.shape[1:]), scored, scoring.kind)
         before: Measured | None = None
         if kind in self._chosen:
             remembered = tuple(find_layers(self._model, self._chosen[kind]))

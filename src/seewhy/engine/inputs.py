@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..errors import InputTypeError
@@ -37,6 +38,15 @@ class ModelInputs:
             return value[start:stop] if isinstance(value, Tensor) and value.dim() and len(value) == count else value
 
         return ModelInputs(_mapped(self.args, cut), _mapped(dict(self.kwargs), cut))
+
+    def picked(self, images: Sequence[int], count: int) -> ModelInputs:
+        """That for a batch made of these of `count` images: tensors with an entry for each follow."""
+
+        def pick(value: Any) -> Any:
+            per_image = isinstance(value, Tensor) and value.dim() and len(value) == count
+            return value[torch.as_tensor(images, device=value.device)] if per_image else value
+
+        return ModelInputs(_mapped(self.args, pick), _mapped(dict(self.kwargs), pick)) if self.extra else self
 
     def arguments(self, batch: Tensor) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Positional and named arguments with `batch` in place; other tensors are copies, as models may change them."""

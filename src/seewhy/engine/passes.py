@@ -42,6 +42,7 @@ class Request:
         layout: what the user says of layouts.
         whole: whether the graph must start at the input.
         inputs: what the model is called with besides the batch, and where that goes.
+        most: how many evaluations may run together; None: as many as is quickest.
     """
 
     needs: tuple[Needs, ...]
@@ -51,6 +52,7 @@ class Request:
     layout: Given = None
     whole: bool = False
     inputs: ModelInputs = field(default_factory=ModelInputs)
+    most: int | None = None
 
     @property
     def rules(self) -> list[BackwardRule]:
@@ -60,23 +62,28 @@ class Request:
     @property
     def gradients(self) -> bool:
         """Whether the forward pass must build a graph."""
-        return bool(self.rules) or any(n.gradient for n in self.needs) or any(layer.relu for layer in self.layers)
+        needed = self.rules or any(n.gradient for n in self.needs) or any(layer.relu for layer in self.layers)
+        return bool(needed) or (self.choose and any(n.score for n in self.needs))  # a layer is chosen by its gradient
 
 
 @dataclass
 class Measured:
-    """What the passes gave for a chunk.
+    """What the passes gave for a chunk of images; gradients and what is `selected` have a row for each pair with a target.
 
     Attributes:
+        model: as it was borrowed.
+        request: what was asked for.
+        scoring: how the targets' scores are read.
         raw: what the model returned, where no graph was built for gradients.
         dead: where the gradient is exactly 0 for every image of the chunk: layers, and ``""`` for the input.
         why: of the candidates that were looked at, why they were chosen or passed over.
-        whole: whether the request was for the whole graph, as it is once a shorter one was found incomplete.
     """
 
     input: Tensor
     observer: Observer
-    whole: bool = False
+    model: nn.Module
+    request: Request
+    scoring: Scoring
     selected: Selected | None = None
     layers: list[Captured] = field(default_factory=list)
     layer_gradients: dict[str, Tensor] = field(default_factory=dict)
@@ -94,16 +101,23 @@ class Measured:
         sides = zip(self.input.shape[2:], self.observer.cover, strict=True)
         return tuple(round(side / share) for side, share in sides)
 
-    def record(self, needs: Needs, layer: Captured | None) -> Record:
-        """What a method with these needs gets of it."""
+    def record(self, needs: Needs, layer: Captured | None, progress: bool | None = None) -> Record:
+        """What a method with these needs gets of it, a row for each pair of image and target."""
         selected = self.selected if needs.score else None
-        measured: dict[str, Any] = {"input": self.input}
+        measured: dict[str, Any] = {"input": self._paired(self.input)}
         if selected:
-            measured |= {"outputs": selected.outputs, "scores": selected.scores}
+            outputs = None if selected.outputs is None else self._paired(selected.outputs)
+            measured |= {"outputs": outputs, "scores": selected.scores}
+        if needs.evaluations and selected:
+            scoring = self.scoring.held(selected, tuple(self.input.shape[2:]))
+            from .evaluations import Evaluations  # which runs passes itself
+
+            measured["evaluations"] = Evaluations(self.model, self.input, self.request, scoring, layer, progress)
         if needs.rule:
             measured["input_gradient"] = self.input_gradients[needs.rule]
-        if needs.head:
-            measured |= {"head": self.head, "output_gradient": self.output_gradient}
+        if needs.head and self.head:
+            head = replace(self.head, activation=self._paired(self.head.activation))
+            measured |= {"head": head, "output_gradient": self.output_gradient}
         if layer is None:
             return Record(**measured)
         if needs.gradient:
@@ -112,10 +126,14 @@ class Measured:
         measured |= {
             "sides": self.sides,
             "layer": layer.label,
-            "activation": self._here(layer.value) if needs.activation else None,
+            "activation": self._paired(self._here(layer.value)) if needs.activation else None,
         }
         gradient = self._here(self.layer_gradients[layer.label]) if needs.gradient else None
         return LayerRecord(**measured, gradient=gradient)
+
+    def _paired(self, tensor: Tensor) -> Tensor:
+        """A row for each target of each image."""
+        return tensor if self.scoring.each == 1 else tensor.repeat_interleave(self.scoring.each, 0)
 
     def _here(self, tensor: Tensor) -> Tensor:
         """On the device of the input: a model may be split over several."""
@@ -203,7 +221,7 @@ def measure(model: nn.Module, batch: Tensor, request: Request, scoring: Scoring)
         strict=request.inputs.extra,
         whole=whole,
     )
-    found = Measured(batch.detach().clone().requires_grad_(whole), observer, request.whole)
+    found = Measured(batch.detach().clone().requires_grad_(whole), observer, model, request, scoring)
     with observer:
         with torch.set_grad_enabled(request.gradients or follows):
             raw = run(model, found.input.clone(), request.inputs)
@@ -228,7 +246,7 @@ def _read(found: Measured, model: nn.Module, raw: Any, request: Request, scoring
     if any(needs.score for needs in request.needs):
         selected = scoring.read(raw, tuple(found.input.shape[2:]))
         if request.gradients:
-            _Backward(model, request, found, selected).run()
+            _Backward(found, selected).run()
         found.selected = selected.detached()
     elif request.choose:
         found.layers = [_last(observer.candidates)]
@@ -275,11 +293,19 @@ def no_gradient(where: str) -> str:
     return f"No gradient of the score arrives at {f'layer {where!r}' if where else 'the input'}"
 
 
+def _in_rows(parts: Sequence[Tensor | None], layer: Captured | None) -> Tensor | None:
+    """The gradients of each of the images' targets, put together image by image; None where any is."""
+    found = [layer.oriented(part) if layer else part for part in parts if part is not None]
+    if len(found) < len(parts):
+        return None
+    return found[0] if len(found) == 1 else torch.stack(found, 1).flatten(0, 1)
+
+
 class _Backward:
     """The backward passes over the graph of one forward."""
 
-    def __init__(self, model: nn.Module, request: Request, found: Measured, selected: Selected) -> None:
-        self._model, self._request, self._found = model, request, found
+    def __init__(self, found: Measured, selected: Selected) -> None:
+        self._model, self._request, self._found = found.model, found.request, found
         self._scores, self._source = selected.scores, selected.source
 
     def run(self) -> None:
@@ -306,8 +332,8 @@ class _Backward:
 
     def _plain(self, layers: list[Captured], *, wants_input: bool, retain: bool) -> None:
         missing = [layer for layer in layers if layer.label not in self._found.layer_gradients]
-        edges = [layer.edge for layer in missing if layer.edge]
-        gradients = self._grad([*edges, self._found.input] if wants_input else edges, retain)
+        reachable: list[Captured | None] = [layer for layer in missing if layer.edge]
+        gradients = self._grad([*reachable, None] if wants_input else reachable, retain)
         if wants_input:
             self._found.input_gradients[PLAIN] = self._arrived(gradients[-1])
         for layer, gradient in zip(missing, gradients, strict=False):
@@ -318,17 +344,28 @@ class _Backward:
         if warning := check(activations, rule):
             self._found.warnings.append(warning)
         with applied(rule, activations.treated):
-            (gradient,) = self._grad([self._found.input], retain)
+            (gradient,) = self._grad([None], retain)
         if gradient is None:
             raise GradientError(self._explain(no_gradient("")))
         self._found.input_gradients[rule] = gradient
 
-    def _grad(self, inputs: list[Any], retain: bool) -> Sequence[Tensor | None]:
-        if not inputs:
-            return ()
-        ones = torch.ones_like(self._scores)
+    def _grad(self, layers: Sequence[Captured | None], retain: bool) -> list[Tensor | None]:
+        """The gradients at layers (None: the input), by a backward pass for each of an image's targets; a row for each.
+
+        They are ``(rows, C, *grid)``; None where nothing leads there.
+        """
+        if not layers:
+            return []
+        edges = [layer.edge if layer else self._found.input for layer in layers]
+        each = self._found.scoring.each
+        turns = [self._grad_of(turn, edges, retain or turn < each - 1) for turn in range(each)]
+        return [_in_rows(parts, layer) for *parts, layer in zip(*turns, layers, strict=True)]
+
+    def _grad_of(self, turn: int, inputs: list[Any], retain: bool) -> Sequence[Tensor | None]:
+        which = torch.zeros_like(self._scores)
+        which[turn :: self._found.scoring.each] = 1
         try:
-            return torch.autograd.grad(self._scores, inputs, ones, retain_graph=retain, allow_unused=True)
+            return torch.autograd.grad(self._scores, inputs, which, retain_graph=retain, allow_unused=True)
         except RuntimeError as error:
             known = next((why for part, why in _NO_BACKWARD.items() if part in str(error)), None)
             if known is None:
@@ -340,7 +377,6 @@ class _Backward:
         where = layer.label if layer else ""
         if gradient is None:
             raise GradientError(self._explain(no_gradient(where), layer))
-        gradient = layer.oriented(gradient) if layer else gradient
         if not gradient.any():
             self._found.dead.append(where)
         return gradient
@@ -358,13 +394,13 @@ class _Backward:
         second_best, why = None, self._found.why
         while remaining:
             group, remaining, look = remaining[-look:], remaining[:-look], 4 * look
-            gradients = self._grad([layer.edge for layer in group if layer.edge], retain=True)
+            gradients = self._grad(group, retain=True)
             for layer, gradient in reversed(list(zip(group, gradients, strict=True))):
                 why[layer.label] = "no gradient of the score at its positions"
-                if gradient is not None and layer.oriented(gradient).any():
-                    self._found.layer_gradients[layer.label] = layer.oriented(gradient)
+                if gradient is not None and gradient.any():
+                    self._found.layer_gradients[layer.label] = gradient
                     why[layer.label] = "the last that the score has a gradient at"
-                    if self._is_before_the_answer(layer.oriented(gradient)):
+                    if self._is_before_the_answer(gradient):
                         return layer
                     why[layer.label] = "the answer itself"
                     second_best = second_best or layer

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from ..errors import MethodError
 from .rules import BackwardRule
+
+if TYPE_CHECKING:
+    from .evaluations import Evaluations
 
 
 @dataclass(frozen=True)
@@ -21,12 +24,14 @@ class Needs:
         input_gradient: the gradient at the model's input, under a backward rule: ``"plain"``, ``"guided"``,
             ``"deconvnet"`` or a `BackwardRule`.
         head: the pooled activation and the linear layer after it (for CAM); the layer is then found, not chosen.
+        evaluations: the model itself, to be asked again about changed images or activations.
     """
 
     activation: bool = False
     gradient: bool = False
     input_gradient: str | BackwardRule | None = None
     head: bool = False
+    evaluations: bool = False
 
     @property
     def layer(self) -> bool:
@@ -43,7 +48,7 @@ class Needs:
     @property
     def score(self) -> bool:
         """Whether the target's score is needed at all."""
-        return self.gradient or self.head or self.input_gradient is not None
+        return self.gradient or self.head or self.evaluations or self.input_gradient is not None
 
 
 @dataclass(frozen=True)
@@ -72,6 +77,9 @@ class Record:
         input_gradient: dS/d input under the declared rule, ``(n, C, H, W)``.
         head: where CAM is defined, a `Head`.
         output_gradient: dS/d outputs, ``(n, K)``; with `head`.
+        evaluations: `Evaluations`, to ask the model again.
+        measures: numbers ``(n,)`` that the method wants to be found in the explanation's ``measures``, by name.
+        warnings: what the method wants its users to be told.
 
     Tensors are shared by all methods: read them, never change them in place.
     """
@@ -82,12 +90,16 @@ class Record:
     input_gradient: Tensor
     head: Head
     output_gradient: Tensor
+    evaluations: Evaluations
+    measures: dict[str, Tensor]
+    warnings: list[str]
 
     def __init__(self, **measured: Any) -> None:
+        self.__dict__.update(measures={}, warnings=[])
         self.__dict__.update({name: value for name, value in measured.items() if value is not None})
 
     def __getattr__(self, name: str) -> Any:
-        declared = ", ".join(sorted(self.__dict__))
+        declared = ", ".join(sorted(self.__dict__.keys() - {"measures", "warnings"}))
         if name == "outputs" and "scores" in self.__dict__:
             raise MethodError("The record has no 'outputs': the target is not computed from scores of classes (N, K).")
         raise MethodError(f"The record has no {name!r}: declare it in the method's needs. It has: {declared}.")

@@ -1,0 +1,291 @@
+"""Running only what comes after a layer, for changed activations there: what ran before it answers from memory.
+
+While the model runs once on an image, what its modules return is kept. When it is run again, those that had finished
+before the layer answer with that, the layer with the changed activation, and the rest runs as ever, functional code
+between modules too. Nothing is traced. Whether it may be done so is tried once for each layer, against whole runs.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..layers import Layer, tensors, with_first_tensor
+from ..layouts import Layout
+from .inputs import ModelInputs
+from .passes import run
+
+_tried: weakref.WeakKeyDictionary[nn.Module, dict[Any, bool]] = weakref.WeakKeyDictionary()
+_ROUNDING = 1024  # units in the last place, of the largest output, by which a replay may differ from a whole run
+_HALF = 4  # the same where they are as coarse as those of half precision
+
+
+class _LostError(Exception):
+    """The model does not run as it did when it was recorded."""
+
+
+@dataclass
+class _Call:
+    """A call that had finished before the layer: its module, and a copy of what it returned for one image.
+
+    `kept` are the model's own tensors and how often they had been changed when the call finished; `fresh` says that the
+    model changes them in place later on, so that each replay needs copies of its own.
+    """
+
+    module: nn.Module
+    output: Any
+    kept: list[tuple[Tensor, int]]
+    fresh: bool = False
+
+    @property
+    def stands(self) -> bool:
+        """Whether the module need not run again: all it returned has an entry for the one image."""
+        found = list(tensors(self.output))
+        return bool(found) and all(tensor.dim() and len(tensor) == 1 for tensor in found)
+
+    def answer(self, count: int) -> Any:
+        """What the module returned, for so many images."""
+        return _mapped(self.output, lambda t: t.expand(count, *t.shape[1:]).clone() if self.fresh or t.is_inference()
+                       else t.expand(count, *t.shape[1:]))  # fmt: skip
+
+
+class Tail:
+    """Calling it gives what a borrowed `model` returns where a layer gives other activations than it gave for an image.
+
+    Args:
+        model: borrowed.
+        image: ``(1, C, *sides)``.
+        layer: in one of its calls.
+        layout: where the positions are in what the layer returns; None for a layer without.
+        inputs: what else the model is called with, for this image.
+
+    Attributes:
+        short: whether only what comes after the layer is run; else the whole model, as its parts cannot be told apart.
+    """
+
+    def __init__(
+        self, model: nn.Module, image: Tensor, layer: Layer, layout: Layout | None, inputs: ModelInputs
+    ) -> None:
+        self._model, self._image, self._layer, self._layout, self._inputs = model, image, layer, layout, inputs
+        with _fast_path_off():
+            recording = _Recording(model, layer)
+            with recording, torch.no_grad():
+                self._raw = run(model, image.clone(), inputs)
+        self._returned, self._before = recording.returned, recording.before
+        self.short = self._before is not None and self._works(recording.trace)
+
+    def __call__(self, changed: Tensor) -> Any:
+        """What the model returns where the layer gives `changed` ``(b, C, *grid)``, or ``(b, C)``."""
+        with torch.no_grad(), _fast_path_off():
+            if self.short:
+                with suppress(_LostError):  # the activations may lead the model another way
+                    return self._replayed(changed)
+            return self._whole(changed)
+
+    def _filled(self, changed: Tensor) -> Any:
+        """What the layer returns instead."""
+        first = next(tensors(self._returned))
+        changed = changed.to(first.device, first.dtype)
+        shaped = self._layout.filled(first, changed) if self._layout else changed.reshape(-1, *first.shape[1:])
+        others = _mapped(self._returned, lambda t: t.repeat_interleave(len(changed), 0) if _is_batch(t) else t.clone())
+        return with_first_tensor(others, shaped.clone() if shaped._is_view() else shaped)
+
+    def _run(self, count: int) -> Any:
+        inputs = self._inputs.picked([0] * count, 1)
+        return run(self._model, self._image.repeat_interleave(count, 0), inputs)
+
+    def _whole(self, changed: Tensor) -> Any:
+        """By a whole run, in which the layer's output is exchanged."""
+        calls = 0
+
+        def exchange(*_: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            return filled if calls == (self._layer.call or 1) else None
+
+        filled = self._filled(changed)
+        handle = self._layer.module.register_forward_hook(exchange)
+        try:
+            return self._run(len(changed))
+        finally:
+            handle.remove()
+
+    def _replayed(self, changed: Tensor) -> Any:
+        """By a run in which what had finished before the layer does not run again."""
+        waiting = list(reversed(self._before or []))
+        filled: Any = self._filled(changed)
+
+        def answer(module: nn.Module, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+            if not waiting:
+                return forward(*args, **kwargs)
+            call = waiting.pop()
+            if call is not None and call.module is not module:
+                raise _LostError(f"{type(module).__name__} runs where {type(call.module).__name__} did")
+            if call is None:
+                if module is not self._layer.module:
+                    raise _LostError(f"{type(module).__name__} runs where the layer did")
+                return filled
+            return call.answer(len(changed)) if call.stands else forward(*args, **kwargs)
+
+        modules = dict.fromkeys([*(call.module for call in waiting if call), self._layer.module])
+        with _exchanged(modules, answer):
+            return self._run(len(changed))
+
+    def _works(self, trace: tuple[str, ...]) -> bool:
+        """Whether replays give what whole runs give; tried once for each way through the model."""
+        known = _tried.setdefault(self._model, {})
+        key = (self._layer.label, tuple(self._image.shape), self._image.dtype, self._layout and self._layout.name, trace)
+        if key not in known:
+            with torch.no_grad(), _fast_path_off():
+                known[key] = self._agrees()
+        return known[key]
+
+    def _agrees(self) -> bool:
+        """Try it with two activations: the layer's own, and another one."""
+        first = next(tensors(self._returned))
+        own = self._layout.channels_first(first) if self._layout else first.flatten(1)
+        both = torch.cat([own, own.roll(1, 1) * 0.5 + own.flip(-1)])
+        try:
+            short = [*tensors(self._replayed(both))]
+        except Exception:  # of whatever kind: the model is not made for this
+            return False
+        whole, alone = [*tensors(self._whole(both))], [*tensors(self._raw)]
+        return _alike(short, whole) and _alike([t[:1] if _is_batch(t, 2) else t for t in short], alone)
+
+
+class _Recording:
+    """Keeps what modules return in one run of a model until a layer has finished; a context manager.
+
+    Attributes:
+        returned: what the layer returned.
+        before: the calls that had finished before it, whose callers had not; then None, for the layer itself. None
+            instead of the list where the layer did not run, or where it is called by a module that does not hold it.
+        trace: the names of all modules in the order in which they finished.
+    """
+
+    def __init__(self, model: nn.Module, layer: Layer) -> None:
+        self._model, self._layer = model, layer
+        self._names = {module: name for name, module in model.named_modules()}
+        holders = (m for m in self._names if m is not layer.module)
+        self._above = {module for module in holders if any(part is layer.module for part in module.modules())}
+        self._open: list[tuple[nn.Module, list[_Call | None]]] = []  # the calls that are under way
+        self._calls, self._thread = 0, threading.get_ident()
+        self._trace: list[str] = []
+        self.returned: Any = None
+        self.before: list[_Call | None] | None = None
+
+    @property
+    def trace(self) -> tuple[str, ...]:
+        """The names of the modules that ran."""
+        return tuple(self._trace)
+
+    def __enter__(self) -> None:
+        self._exchange = _exchanged(self._names, self._called)
+        self._exchange.__enter__()
+
+    def __exit__(self, *exception: Any) -> None:
+        self._exchange.__exit__(*exception)
+        for call in self.before or []:
+            if call:
+                call.fresh = any(tensor._version != version for tensor, version in call.kept if version >= 0)
+                call.kept.clear()
+
+    def _called(self, module: nn.Module, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if threading.get_ident() != self._thread:
+            return forward(*args, **kwargs)
+        self._open.append((module, []))
+        try:
+            output = forward(*args, **kwargs)
+        finally:
+            self._open.pop()
+        self._trace.append(self._names[module])
+        if self.before is None:
+            self._finished(module, output)
+        return output
+
+    def _finished(self, module: nn.Module, output: Any) -> None:
+        if module is self._layer.module:
+            self._calls += 1
+            if self._calls == (self._layer.call or 1):
+                self._end(output)
+                return
+        if self._open and all(caller in self._above for caller, _ in self._open):
+            kept = [(t, -1 if t.is_inference() else t._version) for t in tensors(output)]
+            self._open[-1][1].append(_Call(module, _mapped(output, Tensor.clone), kept))
+
+    def _end(self, output: Any) -> None:
+        self.returned = _mapped(output, Tensor.clone)
+        if all(caller in self._above for caller, _ in self._open):
+            self.before = [*(call for _, calls in self._open for call in calls), None]
+
+
+@contextmanager
+def _exchanged(modules: Any, instead: Callable[..., Any]) -> Iterator[None]:
+    """Call `instead` with a module and its own forward wherever one of `modules` runs."""
+    before = {}
+    for module in modules:
+        if not isinstance(module, torch.jit.ScriptModule):
+            before[module] = vars(module).get("forward")
+    try:
+        for module in before:
+            forward = module.forward
+            wrapped = functools.wraps(forward)(functools.partial(instead, module, forward))
+            object.__setattr__(module, "forward", wrapped)
+        yield
+    finally:
+        for module, own in before.items():
+            if own is None:
+                vars(module).pop("forward", None)
+            else:
+                object.__setattr__(module, "forward", own)
+
+
+@contextmanager
+def _fast_path_off() -> Iterator[None]:
+    """Have transformer encoder layers call their parts, which without gradients they would not."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+
+
+def _mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """`value` with each tensor in it changed; the same types."""
+    if isinstance(value, Tensor):
+        return change(value)
+    if isinstance(value, dict):
+        changed = {key: _mapped(part, change) for key, part in value.items()}
+        return changed if type(value) is dict else type(value)(**changed)
+    if isinstance(value, list | tuple):
+        parts = [_mapped(part, change) for part in value]
+        return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
+    return value
+
+
+def _is_batch(tensor: Tensor, count: int = 1) -> bool:
+    return tensor.dim() > 0 and len(tensor) == count
+
+
+def _alike(some: Sequence[Tensor], others: Sequence[Tensor]) -> bool:
+    """Whether tensors are equal but for rounding."""
+    return len(some) == len(others) and all(
+        a.shape == b.shape and _close(a, b) for a, b in zip(some, others, strict=True)
+    )
+
+
+def _close(a: Tensor, b: Tensor) -> bool:
+    if not (a.is_floating_point() and b.is_floating_point()):
+        return bool(torch.equal(a, b))
+    unit = torch.finfo(a.dtype).eps
+    allowed = min(_ROUNDING * unit, _HALF * unit + 1e-3)
+    return not b.numel() or bool(((a - b).abs() <= allowed * b.abs().max()).all())
