@@ -120,7 +120,8 @@ class Evaluations:
             layers = (self._layer,) if needs.layer and self._layer else ()
             inputs = self._request.inputs.picked(images.tolist(), len(self._batch))
             request = replace(self._request, needs=(needs,), layers=layers, choose=False, inputs=inputs)
-            measured = measure(self._model, changed, request, self._scoring.at(images.tolist()))
+            with torch.enable_grad():
+                measured = measure(self._model, changed, request, self._scoring.at(images.tolist()))
             self.warnings += [said for said in measured.warnings if said not in self.warnings]
             return measured.record(needs, measured.layers[0] if measured.layers else None, progress=False)
 

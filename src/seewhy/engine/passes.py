@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -43,6 +43,7 @@ class Request:
         whole: whether the graph must start at the input.
         inputs: what the model is called with besides the batch, and where that goes.
         most: how many evaluations may run together; None: as many as is quickest.
+        to_input: what the model would get for pictures of 0..1, in the place of some that it got.
     """
 
     needs: tuple[Needs, ...]
@@ -53,6 +54,7 @@ class Request:
     whole: bool = False
     inputs: ModelInputs = field(default_factory=ModelInputs)
     most: int | None = None
+    to_input: Callable[[Tensor, Tensor], Tensor] | None = None
 
     @property
     def rules(self) -> list[BackwardRule]:
@@ -104,7 +106,7 @@ class Measured:
     def record(self, needs: Needs, layer: Captured | None, progress: bool | None = None) -> Record:
         """What a method with these needs gets of it, a row for each pair of image and target."""
         selected = self.selected if needs.score else None
-        measured: dict[str, Any] = {"input": self._paired(self.input)}
+        measured: dict[str, Any] = {"input": self._paired(self.input), "to_input": self.request.to_input}
         if selected:
             outputs = None if selected.outputs is None else self._paired(selected.outputs)
             measured |= {"outputs": outputs, "scores": selected.scores}

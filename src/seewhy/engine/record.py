@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -78,6 +79,8 @@ class Record:
         head: where CAM is defined, a `Head`.
         output_gradient: dS/d outputs, ``(n, K)``; with `head`.
         evaluations: `Evaluations`, to ask the model again.
+        to_input: a function of pictures in 0..1 and the model's input in whose place they come, both ``(n, C, H, W)``:
+            what the model would get for them, by the colours that its transform gives.
         measures: numbers ``(n,)`` that the method wants to be found in the explanation's ``measures``, by name.
         warnings: what the method wants its users to be told.
 
@@ -91,6 +94,7 @@ class Record:
     head: Head
     output_gradient: Tensor
     evaluations: Evaluations
+    to_input: Callable[[Tensor, Tensor], Tensor]
     measures: dict[str, Tensor]
     warnings: list[str]
 
@@ -99,7 +103,7 @@ class Record:
         self.__dict__.update({name: value for name, value in measured.items() if value is not None})
 
     def __getattr__(self, name: str) -> Any:
-        declared = ", ".join(sorted(self.__dict__.keys() - {"measures", "warnings"}))
+        declared = ", ".join(sorted(self.__dict__.keys() - {"measures", "warnings", "to_input"}))
         if name == "outputs" and "scores" in self.__dict__:
             raise MethodError("The record has no 'outputs': the target is not computed from scores of classes (N, K).")
         raise MethodError(f"The record has no {name!r}: declare it in the method's needs. It has: {declared}.")

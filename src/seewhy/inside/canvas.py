@@ -10,23 +10,18 @@ import torch
 from torch import Tensor
 
 from ..arguments import device_of
+from ..colours import colours
 from ..engine.inputs import ModelInputs
 from ..engine.look import look
 from ..errors import InputError
 from ..images import gather
 from ..layers import Layer
 from ..layouts import first_convolution
-from ..preprocessing import Preprocessing
 
 if TYPE_CHECKING:
     from ..explainer import Explainer
 
 SIZE = 128  # pixels of a side, where the network takes any
-_COLOURS = (  # flat pictures that are sent through a transform: four say what it does, the others that it is all
-    (0, 0, 0), (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255), (40, 90, 200), (200, 130, 30), (128, 128, 128),
-)  # fmt: skip
-_FLAT = 64  # pixels of their sides
-_SLACK = 0.01  # of the range of the results: pictures have 256 levels, on the way too
 
 
 class Canvas:
@@ -81,10 +76,7 @@ class Canvas:
         Where nobody gave a transform it is ImageNet's normalisation; else that of flat pictures which go through it.
         """
         preprocessing = self._explainer._preprocessing
-        if preprocessing.assumed and self.channels == 3 and preprocessing.mean and preprocessing.std:
-            mean, std = torch.tensor(preprocessing.mean), torch.tensor(preprocessing.std)
-            return torch.diag(1 / std), -mean / std
-        found = None if preprocessing.assumed else _measured_colours(preprocessing, self.channels)
+        found = colours(preprocessing, self.channels)
         if found is None:
             preprocessing.say_once(
                 "The normalisation of the model's transform is unknown, or more than weights and an offset for each "
@@ -121,20 +113,3 @@ class Canvas:
             self._explainer._inner, self.to_input(blank), self._layers, self._explainer._layout, self._inputs
         )
         return {label: captured.value.shape[1] for label, captured in found.items()}
-
-
-def _measured_colours(preprocessing: Preprocessing, channels: int) -> tuple[Tensor, Tensor] | None:
-    """The weights and offsets that a transform gives to colours; None where it does more, or nothing with them."""
-    colours = np.array(_COLOURS, np.uint8)
-    flat = np.broadcast_to(colours[:, None, None], (len(colours), _FLAT, _FLAT, 3))
-    batch, _ = gather(np.ascontiguousarray(flat)).load(0, len(flat), preprocessing, seen=False)
-    if batch.shape[1] != channels:
-        return None
-    found = batch.double().cpu()[:, :, batch.shape[2] // 2, batch.shape[3] // 2].numpy()
-    given = np.column_stack([colours / 255, np.ones(len(colours))])
-    fitted = np.linalg.lstsq(given, found, rcond=None)[0]
-    spread = np.ptp(found)
-    if not spread or np.abs(given @ fitted - found).max() > _SLACK * spread:
-        return None
-    weights, offset = torch.tensor(fitted[:3].T, dtype=torch.float32), torch.tensor(fitted[3], dtype=torch.float32)
-    return (weights if channels == 3 else weights.sum(1, keepdim=True)), offset

@@ -1,0 +1,85 @@
+"""Any gradient method, smoothed over noisy copies of the image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..arguments import whole
+from ..engine.record import Needs, Record
+from ..errors import InputError
+from .base import Method
+from .make import make_methods
+from .registry import register
+
+
+@register("smooth_grad")
+@dataclass(frozen=True)
+class SmoothGrad(Method):
+    """SmoothGrad: the mean of a gradient method over copies of the image with noise.
+
+    Smilkov et al. 2017, "SmoothGrad", arXiv 1706.03825, section 3: the mean over `samples` of the base method's values
+    for x + N(0, s²), s being `noise` times the range of the image's values as the model takes it. `.values` and
+    `.maps` are as those of the base method.
+
+    Args:
+        base: the method that is smoothed, by name, class or instance: ``"saliency"``, ``"guided_backprop"``,
+            ``"grad_cam"``, ``IntegratedGradients(steps=10)`` …
+        samples: how many copies.
+        noise: the noise's standard deviation as a share of the image's range.
+        seed: of the noise, which is the same for all images.
+
+    Raises:
+        InputError: `noise` is not above 0.
+    """
+
+    base: Any = "saliency"
+    samples: int = 50
+    noise: float = 0.15
+    seed: int = 0
+    _method: Method = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        whole(self.samples, "samples")
+        if not self.noise > 0:
+            raise InputError(f"noise is a share of the image's range, above 0, not {self.noise!r}.")
+        object.__setattr__(self, "_method", make_methods(self.base, {})[0])
+
+    @property
+    def signed(self) -> bool:  # type: ignore[override]
+        """As the base method's."""
+        return self._method.signed
+
+    @property
+    def needs(self) -> Needs:
+        """To ask the model again, where the base method looks at a layer also there."""
+        return Needs(activation=self._method.needs.layer, evaluations=True)
+
+    def compute(self, record: Record) -> Tensor:
+        """The mean over the samples."""
+        x = record.input
+        spread = self.noise * (x.flatten(1).amax(1) - x.flatten(1).amin(1)).view(-1, *(1 for _ in x.shape[1:]))
+
+        def with_noise(rows: Tensor, numbers: Tensor) -> Tensor:
+            draws = torch.stack([self._draw(int(number), x) for number in numbers])
+            return x[rows] + spread[rows] * draws.to(x)
+
+        total: Tensor | None = None
+        for rows, _, passed in record.evaluations.records(with_noise, self.samples, self._method.needs):
+            values = self._method.compute(passed).float()
+            total = values.new_zeros(len(x), *values.shape[1:]) if total is None else total
+            total.index_add_(0, rows, values / self.samples)
+        assert total is not None
+        return total
+
+    def _draw(self, number: int, x: Tensor) -> Tensor:
+        """The noise of one sample, which depends on nothing but its number and the seed."""
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + number)
+        return torch.randn(x.shape[1:], generator=generator)
+
+    def to_maps(self, values: Tensor, size: tuple[int, ...]) -> Tensor:
+        """As the base method's."""
+        return self._method.to_maps(values, size)
