@@ -39,6 +39,7 @@ class Collector:
         self._targets: list[tuple[np.ndarray, list[str], np.ndarray, np.ndarray]] = []
         self._results: dict[_Key, tuple[_Rows, _Rows]] = {}
         self._measures: dict[_Key, dict[str, _Rows]] = {}
+        self._faster: dict[_Key, str] = {}
         self._chunks = 0
         self._dead: Counter[str] = Counter()  # in how many chunks no image has a gradient there
         self.warnings: dict[str, None] = {}  # in order, each once
@@ -69,6 +70,9 @@ class Collector:
         for name, numbers in record.measures.items():
             self._measures.setdefault(key, {}).setdefault(name, _Rows()).add(_numpy(numbers), total)
         self.warnings |= dict.fromkeys(record.warnings)
+        if again := vars(record).get("evaluations"):
+            self.warnings |= dict.fromkeys(again.warnings)
+            self._faster |= {key: again.faster} if again.faster else {}
 
     def check(self) -> None:
         """Refuse maps that are blank for want of any gradient.
@@ -105,6 +109,7 @@ class Collector:
                 f"For some of these images {method.label!r} fell on another layer than for others ({layers}): "
                 "the model runs differently for them. Explain them in separate calls."
             )
+        faster = {"faster": self._faster[key]} if key in self._faster else {}
         parts = self._targets if method.needs.score else [_describe(None, maps.filled)]
         targets, names, scores, chances = zip(*parts, strict=True)
         if method.needs.score:
@@ -115,7 +120,7 @@ class Collector:
             probabilities=np.concatenate(chances), method=method.label, layer=layer, truth=truth, sources=sources,
             signed=method.signed, image_index=self._index.array,
             measures={name: rows.array for name, rows in self._measures.get(key, {}).items()},
-            provenance={**provenance, **_options(method)},
+            provenance={**provenance, **_options(method), **faster},
         )  # fmt: skip
 
     def _note_empty(self, name: str, layer: str | None, maps: np.ndarray) -> None:

@@ -274,14 +274,14 @@ std (0.229, 0.224, 0.225))
         images, rest = gather(inputs, self._sides), make_inputs(model_args, model_kwargs)
         targets, each = find_pairs(target, len(images), self._about)
         truths = true_classes(truth, len(images), self._about)
-        found = Collector(methods, len(images))
+        found, memory = Collector(methods, len(images)), dict[Any, Any]()
         with borrowed(self._inner):
             targets = with_embeddings(targets, partial(self._embedding, rest.part(0, 1, len(images))))
             for start, stop in chunks(len(images), batch_size):
                 batch, pictures = self._load(images, start, stop)
                 scoring = self._scoring(targets[start * each : stop * each], start, each)
                 inputs = rest.part(start, stop, len(images))
-                measured = self._measure(methods, layers, batch, scoring, inputs, batch_size)
+                measured = self._measure(methods, layers, batch, scoring, inputs, batch_size, memory)
                 if measured.selected:
                     check_truth(truths, measured.selected, self._about)
                 found.add(measured, pictures)
@@ -502,15 +502,17 @@ std (0.229, 0.224, 0.225))
         scoring: Scoring,
         inputs: ModelInputs,
         most: int | None = None,
+        memory: dict[Any, Any] | None = None,
     ) -> Measured:
         """What the passes over one batch give that `methods` need, at `layers` (None: at the one that is chosen).
 
-        `most` is how many evaluations may run together.
+        `most` is how many evaluations may run together; `memory` is shared by all batches of a call.
         """
         needs = tuple(method.needs for method in methods)
         request = Request(
-            needs, layers or (), layout=self._layout, inputs=inputs, most=most, to_input=self._to_input
-        )
+            needs, layers or (), layout=self._layout, inputs=inputs, most=most, to_input=self._to_input,
+            memory={} if memory is None else memory,
+        )  # fmt: skip
         measured = self._choice.measure(request, batch, scoring)
         self._cautions.check(measured.selected, scoring)
         return measured

@@ -75,8 +75,8 @@ class Layout:
     def _filled_by_picks(self, output: Tensor, changed: Tensor) -> Tensor:
         picks: Any = self.picks
         if len(output) != 1 or picks[0].max() >= output.numel():
-            raise LayerError("What the layer returns cannot be changed: by the function given as layout= the images are "
-                             "not along its first axis.")  # fmt: skip
+            raise LayerError("What the layer returns cannot be changed: with the function given as layout=, images "
+                             "are not along its first axis.")  # fmt: skip
         filled = output.flatten(1).repeat(len(changed), 1)
         filled[:, picks[0].flatten()] = changed.flatten(1)
         return filled.reshape(-1, *output.shape[1:])

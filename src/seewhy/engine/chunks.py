@@ -32,6 +32,7 @@ class Chunks:
         self._cuda = device is not None and device.type == "cuda"
         self._times: dict[int, list[float]] = {}  # seconds for each evaluation, by size
         self._settled = False
+        self.paused = False  # whether times say nothing yet, as different models take turns
 
     def run(self, count: int, work: Callable[[int, int], T]) -> Iterator[tuple[int, int, T]]:
         """What `work` gives for each chunk from `start` to before `stop` of `count` evaluations, in order."""
@@ -65,7 +66,7 @@ class Chunks:
 
     def _note(self, size: int, seconds: float) -> None:
         """Take in how long each of `size` evaluations took, and choose the size of the next chunk."""
-        if self._settled or size != self.size:  # the last chunk of all may be smaller
+        if self._settled or self.paused or size != self.size:  # the last chunk of all may be smaller
             return
         times = self._times.setdefault(size, [])
         times.append(seconds)

@@ -15,20 +15,22 @@ from ..progress import bar
 from ..scoring import Scoring
 from .capture import Captured
 from .chunks import Chunks
+from .faster import CHUNK as TRIED
+from .faster import Faster, alike_gradients, alike_scores
 from .passes import Request, measure, run
 from .replay import Tail
+from .speed import Speed
 
 if TYPE_CHECKING:
     from .record import Needs, Record
 
 Change = Callable[[Tensor, Tensor], Tensor]
 T = TypeVar("T")
-_FIRST = {"cpu": 4}  # images of the first chunk, by the kind of device
-_ELSEWHERE = 32
+_FIRST, _FIRST_ELSEWHERE = 4, 32  # images of the first chunk, on the CPU and on other devices
 _FIRST_TAILS = 32  # replays of the first chunk: what is run again is small
 _NOT_SHORT = (
-    "What comes after {!r} cannot be run alone in this model (it runs another way with what its layers returned before), "
-    "so each evaluation runs all of it."
+    "What comes after {!r} cannot be run alone in this model (with what its layers returned before it gives something "
+    "else), so each evaluation runs all of it."
 )
 
 
@@ -60,6 +62,7 @@ class Evaluations:
         request: as for the passes that were run over the batch.
         scoring: of the targets, held as they are for these images.
         captured: what the layer gave that the method looks at, if it looks at one.
+        speed: how whole runs of the model may be made faster.
         progress: whether to show a progress bar; None: where it takes more than 2 s and somebody watches.
     """
 
@@ -70,12 +73,14 @@ class Evaluations:
         request: Request,
         scoring: Scoring,
         captured: Captured | None,
+        speed: Speed | bool = True,
         progress: bool | None = None,
     ) -> None:
         self._model, self._batch, self._request, self._scoring = model, batch, request, scoring
         self._captured, self._progress = captured, progress
+        self._speed = speed if isinstance(speed, Speed) else Speed()
         self._layer = None if captured is None else find_layers(model, captured.label)[0]
-        self._chunks: dict[int, Chunks] = {}
+        self.faster = ""  # what was used to be faster, in words
         self.warnings: list[str] = []
 
     def scores(self, change: Change, count: int, where: Tensor | None = None) -> Tensor:
@@ -87,15 +92,19 @@ class Evaluations:
             where: bool ``(n, count)``, which of them to ask about (an image's first row says it); the others' scores
                 are NaN.
         """
+        asked = self._asked(count, where, range(len(self._batch)))
+        faster = self._faster(len(asked[0]))
 
         def ask(images: Tensor, numbers: Tensor) -> Tensor:
-            changed = _own(change(images * self._scoring.each, numbers))
-            with torch.no_grad():
-                raw = run(self._model, changed, self._request.inputs.picked(images.tolist(), len(self._batch)))
-            return self._read(raw, images, changed)
+            def score(model: nn.Module, changed: Tensor) -> Tensor:
+                with torch.no_grad():
+                    raw = run(model, changed, self._request.inputs.picked(images.tolist(), len(self._batch)))
+                return self._read(raw, images, changed)
 
-        asked = self._asked(count, where, range(len(self._batch)))
-        return self._gathered(count, self._in_chunks(asked, _FIRST.get(self._batch.device.type, _ELSEWHERE), ask))
+            changed = _own(change(images * self._scoring.each, numbers))
+            return faster(score, changed, alike_scores)
+
+        return self._gathered(count, self._in_chunks(asked, "scores", ask, faster))
 
     def layer_scores(self, change: Change, count: int, where: Tensor | None = None) -> Tensor:
         """As `scores`, of changed activations ``(b, C, h, w)`` at the layer: only what comes after it is run again."""
@@ -108,26 +117,39 @@ class Evaluations:
                     raw = tail(change(images * self._scoring.each, numbers))
                     return self._read(raw, images, self._batch)
 
-                yield from self._in_chunks(self._asked(count, where, [image]), _FIRST_TAILS, ask)
+                yield from self._in_chunks(self._asked(count, where, [image]), "tails", ask)
 
         return self._gathered(count, each())
 
     def records(self, change: Change, count: int, needs: Needs) -> Iterator[Asked]:
         """What the passes over the changed images give, chunk by chunk, as a method with these `needs` gets it."""
+        asked = self._asked(count, None, range(len(self._batch)))
+        faster = self._faster(len(asked[0]))
+        layers = (self._layer,) if needs.layer and self._layer else ()
 
         def ask(images: Tensor, numbers: Tensor) -> Record:
-            changed = change(images * self._scoring.each, numbers)
-            layers = (self._layer,) if needs.layer and self._layer else ()
             inputs = self._request.inputs.picked(images.tolist(), len(self._batch))
             request = replace(self._request, needs=(needs,), layers=layers, choose=False, inputs=inputs)
-            with torch.enable_grad():
-                measured = measure(self._model, changed, request, self._scoring.at(images.tolist()))
-            self.warnings += [said for said in measured.warnings if said not in self.warnings]
-            return measured.record(needs, measured.layers[0] if measured.layers else None, progress=False)
 
-        asked = self._asked(count, None, range(len(self._batch)))
-        for images, numbers, record in self._in_chunks(asked, _FIRST.get(self._batch.device.type, _ELSEWHERE), ask):
+            def measured(model: nn.Module, changed: Tensor) -> Record:
+                with torch.enable_grad():
+                    found = measure(model, changed, request, self._scoring.at(images.tolist()))
+                self.warnings += [said for said in found.warnings if said not in self.warnings]
+                return found.record(needs, found.layers[0] if found.layers else None, progress=False)
+
+            return faster(measured, change(images * self._scoring.each, numbers), _alike_records)
+
+        for images, numbers, record in self._in_chunks(asked, "records", ask, faster):
             yield Asked(*self._paired(images, numbers), record)
+
+    def _faster(self, count: int) -> Faster:
+        """What runs whole evaluations, of which there will be so many; the same for all images of a call."""
+        key = (self._model, self._speed)
+        if key not in self._request.memory:
+            inputs = self._request.inputs.picked([0], len(self._batch))
+            self._request.memory[key] = Faster(self._model, self._speed, count, self._batch[:1], inputs)
+        found: Faster = self._request.memory[key]
+        return found
 
     def _asked(self, count: int, where: Tensor | None, images: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Which image and which change each evaluation is of."""
@@ -139,14 +161,31 @@ class Evaluations:
         return found, numbers
 
     def _in_chunks(
-        self, asked: tuple[Tensor, Tensor], first: int, ask: Callable[[Tensor, Tensor], T]
+        self, asked: tuple[Tensor, Tensor], kind: str, ask: Callable[[Tensor, Tensor], T], faster: Faster | None = None
     ) -> Iterator[tuple[Tensor, Tensor, T]]:
+        """What `ask` gives for each chunk of what is asked; chunks of one `kind` have the size that was quickest."""
         images, numbers = asked
-        chunks = self._chunks.setdefault(first, Chunks(first, self._request.most, self._batch.device))
+        chunks = self._request.memory.setdefault((self._model, kind), self._chunks(kind))
+
+        def part(start: int, stop: int) -> T:
+            result = ask(images[start:stop], numbers[start:stop])
+            chunks.paused = faster is not None and faster.deciding
+            return result
+
         with bar(self._progress, len(images), doing="asking again", unit="image") as shown:
-            for start, stop, result in chunks.run(len(images), lambda a, b: ask(images[a:b], numbers[a:b])):
+            for start, stop, result in chunks.run(len(images), part):
                 shown.update(stop - start)
                 yield images[start:stop], numbers[start:stop], result
+        if faster:
+            self.faster = faster.said
+
+    def _chunks(self, kind: str) -> Chunks:
+        most, device = self._request.most, self._batch.device
+        if kind == "tails":
+            return Chunks(_FIRST_TAILS, most, device)
+        if self._speed.accelerate or self._speed.compile:
+            return Chunks(TRIED, TRIED if self._speed.compile else most, device)
+        return Chunks(_FIRST if device.type == "cpu" else _FIRST_ELSEWHERE, most, device)
 
     def _paired(self, images: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
         """The rows of the record that these changed images are of, one for each target, and the changes' numbers."""
@@ -161,7 +200,7 @@ class Evaluations:
         return found
 
     def _read(self, raw: Any, images: Tensor, changed: Tensor) -> Tensor:
-        return self._scoring.at(images.tolist()).read(raw, tuple(changed.shape[2:])).scores.detach()
+        return self._scoring.at(images.tolist()).read(raw, tuple(changed.shape[2:])).scores.detach().float()
 
     def _tail(self, image: int) -> Tail:
         if self._captured is None or self._layer is None:
@@ -172,6 +211,14 @@ class Evaluations:
             said = _NOT_SHORT.format(self._captured.label)
             self.warnings += [] if said in self.warnings else [said]
         return tail
+
+
+def _alike_records(expected: Record, got: Record) -> str:
+    """Why the record of a copy is not that of the model."""
+    why = alike_scores(expected.scores, got.scores)
+    if why or "input_gradient" not in vars(expected):
+        return why
+    return alike_gradients(expected.input_gradient, got.input_gradient)
 
 
 def _own(changed: Tensor) -> Tensor:

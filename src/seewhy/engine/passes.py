@@ -44,6 +44,7 @@ class Request:
         inputs: what the model is called with besides the batch, and where that goes.
         most: how many evaluations may run together; None: as many as is quickest.
         to_input: what the model would get for pictures of 0..1, in the place of some that it got.
+        memory: what one call of the user learns on the way: sizes of chunks, faster copies.
     """
 
     needs: tuple[Needs, ...]
@@ -55,6 +56,7 @@ class Request:
     inputs: ModelInputs = field(default_factory=ModelInputs)
     most: int | None = None
     to_input: Callable[[Tensor, Tensor], Tensor] | None = None
+    memory: dict[Any, Any] = field(default_factory=dict, compare=False)
 
     @property
     def rules(self) -> list[BackwardRule]:
@@ -70,7 +72,7 @@ class Request:
 
 @dataclass
 class Measured:
-    """What the passes gave for a chunk of images; gradients and what is `selected` have a row for each pair with a target.
+    """What the passes gave for a chunk of images; gradients and what is `selected` have a row for each target of each.
 
     Attributes:
         model: as it was borrowed.
@@ -114,7 +116,9 @@ class Measured:
             scoring = self.scoring.held(selected, tuple(self.input.shape[2:]))
             from .evaluations import Evaluations  # which runs passes itself
 
-            measured["evaluations"] = Evaluations(self.model, self.input, self.request, scoring, layer, progress)
+            measured["evaluations"] = Evaluations(
+                self.model, self.input, self.request, scoring, layer, needs.evaluations, progress
+            )
         if needs.rule:
             measured["input_gradient"] = self.input_gradients[needs.rule]
         if needs.head and self.head:
@@ -229,7 +233,7 @@ def measure(model: nn.Module, batch: Tensor, request: Request, scoring: Scoring)
             raw = run(model, found.input.clone(), request.inputs)
         observer.finish()
         if not observer.incomplete:
-            _read(found, model, raw, request, scoring)
+            _read(found, raw)
     found.input.requires_grad_(False)
     if observer.incomplete:  # not before its hooks are gone
         return measure(model, batch, replace(request, whole=True), scoring)
@@ -239,9 +243,10 @@ def measure(model: nn.Module, batch: Tensor, request: Request, scoring: Scoring)
     return found
 
 
-def _read(found: Measured, model: nn.Module, raw: Any, request: Request, scoring: Scoring) -> None:
+def _read(found: Measured, raw: Any) -> None:
     """Take what is requested out of what the model returned, `raw`, and out of the graph that led there."""
-    observer, found.layers = found.observer, found.observer.captured
+    observer, request, scoring = found.observer, found.request, found.scoring
+    found.layers = observer.captured
     found.raw = None if request.gradients else raw
     for layer in found.layers:
         layer.step_past_relu(tensors(raw))

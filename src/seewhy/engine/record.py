@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..errors import MethodError
 from .rules import BackwardRule
+from .speed import Speed
 
 if TYPE_CHECKING:
     from .evaluations import Evaluations
@@ -25,14 +26,14 @@ class Needs:
         input_gradient: the gradient at the model's input, under a backward rule: ``"plain"``, ``"guided"``,
             ``"deconvnet"`` or a `BackwardRule`.
         head: the pooled activation and the linear layer after it (for CAM); the layer is then found, not chosen.
-        evaluations: the model itself, to be asked again about changed images or activations.
+        evaluations: the model itself, to be asked again about changed images or activations; True, or a `Speed`.
     """
 
     activation: bool = False
     gradient: bool = False
     input_gradient: str | BackwardRule | None = None
     head: bool = False
-    evaluations: bool = False
+    evaluations: bool | Speed = False
 
     @property
     def layer(self) -> bool:
@@ -49,7 +50,7 @@ class Needs:
     @property
     def score(self) -> bool:
         """Whether the target's score is needed at all."""
-        return self.gradient or self.head or self.evaluations or self.input_gradient is not None
+        return self.gradient or self.head or bool(self.evaluations) or self.input_gradient is not None
 
 
 @dataclass(frozen=True)

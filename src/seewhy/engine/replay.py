@@ -142,7 +142,13 @@ class Tail:
     def _works(self, trace: tuple[str, ...]) -> bool:
         """Whether replays give what whole runs give; tried once for each way through the model."""
         known = _tried.setdefault(self._model, {})
-        key = (self._layer.label, tuple(self._image.shape), self._image.dtype, self._layout and self._layout.name, trace)
+        key = (
+            self._layer.label,
+            tuple(self._image.shape),
+            self._image.dtype,
+            self._layout and self._layout.name,
+            trace,
+        )
         if key not in known:
             with torch.no_grad(), _fast_path_off():
                 known[key] = self._agrees()

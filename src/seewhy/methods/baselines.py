@@ -66,8 +66,8 @@ def _given(baseline: Tensor, x: Tensor) -> Tensor:
     try:
         return baseline.to(x).expand(x.shape[1:]).expand_as(x)
     except RuntimeError:
-        raise InputError(f"The baseline has shape {tuple(baseline.shape)}; expected that of one image as the model takes "
-                         f"it, {tuple(x.shape[1:])}, or one that can be broadcast to it.") from None  # fmt: skip
+        raise InputError(f"The baseline has shape {tuple(baseline.shape)}; expected that of one image as the model "
+                         f"takes it, {tuple(x.shape[1:])}, or one that can be broadcast to it.") from None  # fmt: skip
 
 
 def _blurred(x: Tensor) -> Tensor:
@@ -88,9 +88,11 @@ def sides_of(given: int | Sequence[int], count: int, name: str) -> tuple[int, ..
     """A length along each of `count` sides, from one for all or one for each.
 
     Raises:
-        InputError: there are more or fewer, or one is no whole number of at least 1.
+        InputError: there are more or fewer, or one is no whole number above 0.
     """
     found = (given,) * count if isinstance(given, int) else tuple(given)
     if len(found) != count or not all(isinstance(side, int) and side > 0 for side in found):
-        raise InputError(f"{name} is a whole number of at least 1, or one for each of the {count} sides, not {given!r}.")
+        raise InputError(
+            f"{name} is a whole number of at least 1, or one for each of the {count} sides, not {given!r}."
+        )
     return found

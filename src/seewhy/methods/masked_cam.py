@@ -11,6 +11,7 @@ from ..arguments import whole
 from ..engine.record import LayerRecord, Needs
 from .base import Method, cut, upsample
 from .registry import register
+from .repeating import Perturbing
 
 
 @register("ablation_cam")
@@ -45,7 +46,7 @@ class AblationCAM(Method):
 
 @register("score_cam")
 @dataclass(frozen=True)
-class ScoreCAM(Method):
+class ScoreCAM(Perturbing):
     """Score-CAM: a layer's channels weighted by the score of the image seen through each of them.
 
     Wang et al. 2019, "Score-CAM", arXiv 1910.01279, eq. 6-8 and algorithm 1: each channel, bilinear at the input's size
@@ -59,11 +60,16 @@ class ScoreCAM(Method):
     """
 
     channels: int | None = None
-    needs = Needs(activation=True, evaluations=True)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.channels is not None:
             whole(self.channels, "channels")
+
+    @property
+    def needs(self) -> Needs:
+        """The activation, and to ask the model again."""
+        return Needs(activation=True, evaluations=self.speed)
 
     def compute(self, record: LayerRecord) -> Tensor:
         """Eq. 8."""
@@ -121,7 +127,8 @@ class ReciproCAM(Method):
         masks = torch.ones(len(positions), *(1 for _ in grid), device=positions.device)
         for axis, side in enumerate(grid):
             away = (torch.arange(side, device=positions.device) - positions[:, axis, None]).abs()
-            kept = torch.where(away == 0, 0.5, torch.where(away == 1, 0.25, 0.0)) if self.gaussian else (away == 0).float()
+            beside = 0.25 * (away == 1) if self.gaussian else 0
+            kept = (0.5 if self.gaussian else 1.0) * (away == 0) + beside
             masks = masks * kept.view(len(positions), *(side if i == axis else 1 for i in range(len(grid))))
         return masks[:, None]
 

@@ -12,9 +12,10 @@ from torch.nn import functional as F
 
 from ..engine.record import Needs, Record
 from ..errors import InputError
-from .base import Method
+from .base import cut
 from .baselines import Baseline, check_baseline, make_baseline, sides_of
 from .registry import register
+from .repeating import Perturbing
 
 _POOL = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
 _SPREAD = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
@@ -22,7 +23,7 @@ _SPREAD = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
 
 @register("occlusion")
 @dataclass(frozen=True)
-class Occlusion(Method):
+class Occlusion(Perturbing):
     """Occlusion: how far the score falls where a window of the image is hidden.
 
     Zeiler, Fergus 2013, "Visualizing and Understanding Convolutional Networks", arXiv 1311.2901, section 4.2. `.values`
@@ -53,10 +54,15 @@ class Occlusion(Method):
     baseline: Baseline = "mean"
     seed: int = 0
     signed = True
-    needs = Needs(evaluations=True)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_baseline(self.baseline)
+
+    @property
+    def needs(self) -> Needs:
+        """To ask the model again."""
+        return Needs(evaluations=self.speed)
 
     def compute(self, record: Record) -> Tensor:
         """The mean fall of the score over the windows that cover each pixel."""
@@ -65,7 +71,7 @@ class Occlusion(Method):
         window = tuple(map(min, sides_of(self.window, len(size), "window"), size))
         stride = sides_of(self.stride, len(size), "stride")
         if any(step > width < side for step, width, side in zip(stride, window, size, strict=True)):
-            raise InputError(f"With a stride of {self.stride} and a window of {self.window} some pixels are never hidden.")
+            raise InputError(f"With a window of {self.window} and a stride of {self.stride} some pixels stay unhidden.")
         counts = [-(-(side - width) // step) + 1 for side, width, step in zip(size, window, stride, strict=True)]
         starts = torch.tensor(list(itertools.product(*(range(n) for n in counts))), device=x.device)
         starts = starts * torch.tensor(stride, device=x.device)
@@ -79,8 +85,7 @@ class Occlusion(Method):
         falls = falls.nan_to_num(0).view(len(x), 1, *counts)
         ones = falls.new_ones(1, 1, *window)
         spread, covered = (_SPREAD[len(size)](t, ones, stride=stride) for t in (falls, torch.ones_like(falls[:1])))
-        within = (slice(None), 0, *(slice(side) for side in size))
-        return (spread / covered)[within]
+        return cut((spread / covered)[:, 0], size)
 
 
 def _windows(starts: Tensor, window: Sequence[int], size: Sequence[int]) -> Tensor:

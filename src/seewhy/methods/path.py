@@ -10,9 +10,9 @@ from torch import Tensor
 
 from ..arguments import whole
 from ..engine.record import Needs, Record
-from .base import Method
 from .baselines import Baseline, check_baseline, make_baseline
 from .registry import register
+from .repeating import Repeating
 
 _INCOMPLETE = 0.05  # of the difference of the scores
 _GRADIENT = Needs(input_gradient="plain")
@@ -20,7 +20,7 @@ _GRADIENT = Needs(input_gradient="plain")
 
 @register("integrated_gradients")
 @dataclass(frozen=True)
-class IntegratedGradients(Method):
+class IntegratedGradients(Repeating):
     """Integrated gradients: the gradient along the straight line from a baseline to the image, times the way.
 
     Sundararajan, Taly, Yan 2017, "Axiomatic Attribution for Deep Networks", arXiv 1703.01365, eq. 1, by Gauss-Legendre
@@ -46,14 +46,20 @@ class IntegratedGradients(Method):
     baseline: Baseline = "black"
     seed: int = 0
     signed = True
-    needs = Needs(evaluations=True)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         whole(self.steps, "steps")
         check_baseline(self.baseline)
 
+    @property
+    def needs(self) -> Needs:
+        """To ask the model again."""
+        return Needs(evaluations=self.speed)
+
     def compute(self, record: Record) -> Tensor:
         """Eq. 1."""
+        record.warnings.extend(self.cautions)
         x, start = record.input, make_baseline(self.baseline, record, self.seed)
         points, weights = (torch.from_numpy(n).to(x.device) for n in np.polynomial.legendre.leggauss(self.steps))
         points, weights = (points + 1) / 2, weights / 2  # from -1..1 to 0..1

@@ -14,11 +14,12 @@ from ..errors import InputError
 from .base import Method
 from .make import make_methods
 from .registry import register
+from .repeating import Repeating
 
 
 @register("smooth_grad")
 @dataclass(frozen=True)
-class SmoothGrad(Method):
+class SmoothGrad(Repeating):
     """SmoothGrad: the mean of a gradient method over copies of the image with noise.
 
     Smilkov et al. 2017, "SmoothGrad", arXiv 1706.03825, section 3: the mean over `samples` of the base method's values
@@ -43,6 +44,7 @@ class SmoothGrad(Method):
     _method: Method = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         whole(self.samples, "samples")
         if not self.noise > 0:
             raise InputError(f"noise is a share of the image's range, above 0, not {self.noise!r}.")
@@ -56,10 +58,11 @@ class SmoothGrad(Method):
     @property
     def needs(self) -> Needs:
         """To ask the model again, where the base method looks at a layer also there."""
-        return Needs(activation=self._method.needs.layer, evaluations=True)
+        return Needs(activation=self._method.needs.layer, evaluations=self.speed)
 
     def compute(self, record: Record) -> Tensor:
         """The mean over the samples."""
+        record.warnings.extend(self.cautions)
         x = record.input
         spread = self.noise * (x.flatten(1).amax(1) - x.flatten(1).amin(1)).view(-1, *(1 for _ in x.shape[1:]))
 
