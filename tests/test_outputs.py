@@ -137,8 +137,8 @@ def test_rows_and_copies_without_the_graph():
     found = Outputs(dense=dense, detections=[{**FOUND, "scores": FOUND["scores"].clone().requires_grad_()}, NOTHING])
     assert found.differentiable
     assert not found.detached().differentiable
-    assert torch.equal(found.row(1).dense, dense[1:])
-    assert found.row(1).detections == [NOTHING]
+    assert torch.equal(found.rows(1, 2).dense, dense[1:])
+    assert found.rows(1, 2).detections == [NOTHING]
 
 
 def test_probabilities_by_kind():

@@ -58,7 +58,7 @@ def picked(given: Rearrange, output: Tensor, count: int, sides: int) -> Tensor |
             f"The function given as layout= computes with the values of an output of shape {shape}. It may only pick, "
             "split and reorder elements (slices, permute, reshape), since gradients go through it too."
         )
-    if not _keeps_images_apart(picks, shape):
+    if image_axis(picks, shape) is None:
         raise InputError(
             f"The function given as layout= mixes the {count} images of an output of shape {shape}: along no axis do "
             "the elements that it gives image i all belong to it. Which axis of the output is the batch?"
@@ -66,11 +66,14 @@ def picked(given: Rearrange, output: Tensor, count: int, sides: int) -> Tensor |
     return picks.to(output.device)
 
 
-def _keeps_images_apart(picks: Tensor, shape: tuple[int, ...]) -> bool:
-    """Whether along one axis the elements `picks` (N, …) of image i are all at i, or at its share of a longer axis."""
+def image_axis(picks: Tensor, shape: tuple[int, ...]) -> int | None:
+    """The axis along which the elements `picks` (N, …) of image i are all at i, or at its share of a longer axis.
+
+    None where they are so along none.
+    """
     count = len(picks)
     places = torch.unravel_index(picks.flatten(1), shape)
-    image = torch.arange(count)[:, None]
-    exact = [place for place, size in zip(places, shape, strict=True) if size == count]
-    shares = [place // (size // count) for place, size in zip(places, shape, strict=True) if size % count == 0]
-    return any(bool((place == image).all()) for place in exact or shares)
+    image = torch.arange(count, device=picks.device)[:, None]
+    exact = {axis: places[axis] for axis, size in enumerate(shape) if size == count}
+    shares = {axis: places[axis] // (size // count) for axis, size in enumerate(shape) if size % count == 0}
+    return next((axis for axis, place in (exact or shares).items() if bool((place == image).all())), None)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from .errors import LayerError
-from .given import FIRST, LAST, SIDES, TOKENS, TOKENS_FIRST, Given, picked
+from .given import FIRST, LAST, SIDES, TOKENS, TOKENS_FIRST, Given, image_axis, picked
 
 _CHANNELS_FIRST_OF = {
     1: (nn.Conv1d, nn.ConvTranspose1d, nn.BatchNorm1d, nn.InstanceNorm1d, nn.MaxPool1d, nn.AvgPool1d, nn.LPPool1d,
@@ -37,12 +37,14 @@ class Layout:
         grid: ``(h, w)``; ``(l,)`` of a signal, ``(t, h, w)`` of a video or volume.
         prefix: number of tokens before those of the grid (class, distillation, registers).
         picks: for ``"given"``: which element of the flattened output is at each of ``(N, C, *grid)``.
+        axis: of the output, along which the images are.
     """
 
     name: str
     grid: Grid
     prefix: int = 0
     picks: Tensor | None = field(default=None, compare=False, repr=False)
+    axis: int = field(default=0, compare=False, repr=False)
 
     def channels_first(self, activation: Tensor) -> Tensor:
         """The `activation` as ``(N, C, *grid)``."""
@@ -56,11 +58,7 @@ class Layout:
         return torch.unflatten(tokens[:, self.prefix :].movedim(-1, 1), 2, self.grid)
 
     def filled(self, output: Tensor, changed: Tensor) -> Tensor:
-        """The `output` of one image, once for each of `changed` ``(b, C, *grid)`` and with that at its positions.
-
-        Raises:
-            LayerError: the user's function does not say where the batch is.
-        """
+        """The `output` of one image, once for each of `changed` ``(b, C, *grid)`` and with that at its positions."""
         if self.name in FIRST.values():
             return changed
         if self.name in LAST.values():
@@ -74,12 +72,21 @@ class Layout:
 
     def _filled_by_picks(self, output: Tensor, changed: Tensor) -> Tensor:
         picks: Any = self.picks
-        if len(output) != 1 or picks[0].max() >= output.numel():
-            raise LayerError("What the layer returns cannot be changed: with the function given as layout=, images "
-                             "are not along its first axis.")  # fmt: skip
-        filled = output.flatten(1).repeat(len(changed), 1)
+        filled = output.flatten().repeat(len(changed), 1)
         filled[:, picks[0].flatten()] = changed.flatten(1)
-        return filled.reshape(-1, *output.shape[1:])
+        return filled.reshape(-1, *output.shape).movedim(0, self.axis).flatten(self.axis, self.axis + 1)
+
+    def single(self, shape: tuple[int, ...]) -> Layout:
+        """The layout of one image's output, where this is that of several, together of this `shape`."""
+        if self.picks is None:
+            return self
+        axis = image_axis(self.picks, shape) or 0
+        places = torch.unravel_index(self.picks[:1], shape)
+        one = [side // len(self.picks) if i == axis else side for i, side in enumerate(shape)]
+        picks = torch.zeros_like(self.picks[:1])
+        for place, side in zip(places, one, strict=True):
+            picks = picks * side + place
+        return replace(self, picks=picks, axis=axis)
 
 
 class Layouts:

@@ -69,6 +69,11 @@ class Captured:
         output = self._output.detach()
         return self.oriented(output) if self.layout else output.flatten(1)
 
+    @property
+    def layout_of_one(self) -> Layout | None:
+        """The layout of what the layer returns for one image alone."""
+        return self.layout and self.layout.single(tuple(self._output.shape))
+
     def oriented(self, tensor: Tensor) -> Tensor:
         """`tensor`, of the output's shape, as ``(n, C, *grid)`` where the layer has positions."""
         return self.layout.channels_first(tensor) if self.layout else tensor

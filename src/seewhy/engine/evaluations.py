@@ -206,7 +206,7 @@ class Evaluations:
         if self._captured is None or self._layer is None:
             raise MethodError("layer_scores changes what a layer gives: declare activation=True in the method's needs.")
         inputs = self._request.inputs.part(image, image + 1, len(self._batch))
-        tail = Tail(self._model, self._batch[image : image + 1], self._layer, self._captured.layout, inputs)
+        tail = Tail(self._model, self._batch[image : image + 1], self._layer, self._captured.layout_of_one, inputs)
         if not tail.short:
             said = _NOT_SHORT.format(self._captured.label)
             self.warnings += [] if said in self.warnings else [said]

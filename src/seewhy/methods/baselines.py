@@ -16,6 +16,10 @@ from ..errors import InputError, InputTypeError, close_matches
 
 Baseline: TypeAlias = "str | Tensor | NDArray[Any]"
 NAMES = ("black", "white", "mean", "blur", "noise")
+_ZEROS = (
+    "What the model would get for black is unknown, as its transform does more to colours than weigh and shift them or "
+    "it takes no pictures: baseline='black' is 0 here. Say what it is by a tensor, or take 'mean' or 'blur'."
+)
 _SIGMA = 1 / 20  # of the blur, as a share of the shorter side
 _REACH = 3  # how many of them it reaches
 
@@ -39,7 +43,8 @@ def check_baseline(baseline: Any) -> None:
 def make_baseline(baseline: Baseline, record: Record, seed: int = 0) -> Tensor:
     """The baseline of each image of a record, ``(n, C, *sides)``, as the model takes it.
 
-    ``"black"`` and ``"white"`` are what the model's transform makes of these colours; ``"mean"`` each image's own mean
+    ``"black"`` and ``"white"`` are what the model's transform makes of these colours (black is 0, with a warning, where
+    that is unknown); ``"mean"`` each image's own mean
     colour; ``"blur"`` the image blurred by a Gaussian whose standard deviation is a 20th of its shorter side;
     ``"noise"`` a picture of noise, each value anywhere in 0..1, drawn by `seed`, the same for all images. An array
     ``(C, H, W)``, or one that can be broadcast to it, is taken as it is.
@@ -59,7 +64,13 @@ def make_baseline(baseline: Baseline, record: Record, seed: int = 0) -> Tensor:
         picture = draw.to(x.device).expand(x.shape)
     else:
         picture = torch.full(x.shape, float(baseline == "white"), device=x.device)
-    return record.to_input(picture, x).to(x)
+    try:
+        return record.to_input(picture, x).to(x)
+    except InputError:
+        if baseline != "black":
+            raise
+    record.warnings.append(_ZEROS)
+    return torch.zeros_like(x)
 
 
 def _given(baseline: Tensor, x: Tensor) -> Tensor:
