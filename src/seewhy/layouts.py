@@ -57,6 +57,16 @@ class Layout:
         tokens = activation.movedim(0, 1) if self.name == TOKENS_FIRST else activation
         return torch.unflatten(tokens[:, self.prefix :].movedim(-1, 1), 2, self.grid)
 
+    def fits(self, shape: tuple[int, ...]) -> bool:
+        """Whether an output of this `shape` may have its positions there."""
+        if self.picks is not None:
+            return int(self.picks.max()) < math.prod(shape)
+        if self.name in FIRST.values():
+            return shape[2:] == self.grid
+        if self.name in LAST.values():
+            return shape[1:-1] == self.grid
+        return len(shape) == 3 and shape[int(self.name == TOKENS)] == self.prefix + math.prod(self.grid)
+
     def filled(self, output: Tensor, changed: Tensor) -> Tensor:
         """The `output` of one image, once for each of `changed` ``(b, C, *grid)`` and with that at its positions."""
         if self.name in FIRST.values():

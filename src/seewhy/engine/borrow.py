@@ -85,7 +85,8 @@ def _uncompiled() -> Iterator[None]:
 
 @contextmanager
 def _random_states(modules: Sequence[nn.Module]) -> Iterator[None]:
-    devices = {p.device for module in modules for p in _parameters(module).values() if p.is_cuda}
+    parameters = (p for module in modules for p in module._parameters.values() if p is not None)
+    devices = {p.device for p in parameters if p.is_cuda}
     python, numpy = random.getstate(), np.random.get_state()
     with torch.random.fork_rng([d.index for d in devices], device_type="cuda"):
         try:
@@ -145,7 +146,12 @@ def _set_training(module: nn.Module, training: bool) -> None:
 @contextmanager
 def _frozen(modules: Sequence[nn.Module]) -> Iterator[None]:
     # By name too: some hooks put other tensors in the parameters' places while a module runs (offloaded weights).
-    trained = [(m, name, p) for m in modules for name, p in _parameters(m).items() if p.requires_grad]
+    trained = [
+        (module, name, parameter)
+        for module in modules
+        for name, parameter in module._parameters.items()
+        if parameter is not None and parameter.requires_grad
+    ]
     try:
         for _, _, parameter in trained:
             parameter.requires_grad_(False)
@@ -153,9 +159,5 @@ def _frozen(modules: Sequence[nn.Module]) -> Iterator[None]:
     finally:
         for module, name, parameter in trained:
             parameter.requires_grad_(True)
-            if (now := _parameters(module).get(name)) is not None:
+            if (now := dict(module._parameters.items()).get(name)) is not None:  # scripted modules have no real dict
                 now.requires_grad_(True)
-
-
-def _parameters(module: nn.Module) -> dict[str, nn.Parameter]:
-    return {name: parameter for name, parameter in module._parameters.items() if parameter is not None}

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import threading
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -122,6 +121,8 @@ class Observer:
         strict: whether layers that it cannot follow are refused too, for the model has other inputs.
         whole: whether the graph starts at the input. Else it starts at the first layer that is captured, and of the
             candidates anew where grids shrink: the deepest are asked first, and what was before need not be kept.
+        known: the layouts of wanted layers, by label, that were worked out before for inputs of this shape; with all of
+            them, no other module need be watched.
     """
 
     def __init__(
@@ -138,17 +139,19 @@ class Observer:
         follows: bool = False,
         strict: bool = False,
         whole: bool = False,
+        known: Mapping[str, Layout | None] | None = None,
     ) -> None:
+        self._known = known or {}
         self._gradients, self._choose, self._wanted = gradients, choose, wanted
         self._follows, self._strict, self._whole = follows, strict, whole
         self._restart: int | None = None  # when the graph started anew, by autograd's count of operations
+        self.stale = False  # whether a layout that was known does not fit
         self.incomplete = False  # whether the graph starts too late for the gradient of some layer
         self._everything = everything or choose or head
         self._limit = _CHEAP_COPY * batch.numel()
         self._names = {module: name for name, module in model.named_modules() if name}
         tokens_first = any(vars(module).get("batch_first", True) is False for module in self._names)
         self._layouts = Layouts(batch.shape[0], tuple(batch.shape[2:]), tokens_first=tokens_first, given=layout)
-        self._model = model
         self._handles: list[RemovableHandle] = []
         self._thread: int | None = threading.get_ident()  # whose calls are recorded; None when recording is over
         self._off = False  # whether the model switched autograd off
@@ -166,13 +169,15 @@ class Observer:
 
     def __enter__(self) -> Observer:
         wanted = {layer.module for layer in self._wanted}
+        told = all(layer.label in self._known for layer in self._wanted)
+        pads = {kind for kind in set(map(type, self._names)) if any(base.__name__ == _PADS for base in kind.__mro__)}
         try:
             for module in self._names:
                 if self._everything or module in wanted:
                     self._hook(module, self._finished)
-                elif isinstance(module, TELLING):
+                elif not told and isinstance(module, TELLING):
                     self._hook(module, self._told)
-                if any(kind.__name__ == _PADS for kind in type(module).__mro__):
+                if type(module) in pads:
                     self._hook(module, self._padded)
         except BaseException:
             self.__exit__()
@@ -230,6 +235,11 @@ class Observer:
         return [layer for layer in self._wanted if layer.module is module]
 
     def _layout(self, call: Call, tensor: Tensor) -> Layout | None:
+        for layer in self._wanted_of(call.module):
+            if layer.label in self._known and layer.call in (None, call.number):
+                known = self._known[layer.label]
+                self.stale = self.stale or (known is not None and not known.fits(tuple(tensor.shape)))
+                return known if not self.stale else None
         try:
             return self._layouts.see(call.module, tensor)
         except LayerError as error:
@@ -325,8 +335,10 @@ class Observer:
 
     def _is_the_models(self, output: Tensor) -> bool:
         """Whether a module returned a parameter or buffer."""
-        kept = itertools.chain(self._model.parameters(), self._model.buffers())
-        return not output.requires_grad and any(output is tensor for tensor in kept)
+        if output.requires_grad:
+            return False
+        kept = (own for module in self._names for own in (module._parameters, module._buffers) if own)
+        return any(output is tensor for own in kept for tensor in own.values())
 
     def finish(self) -> None:
         """End the recording when the forward pass is over, and check that each wanted layer ran as named."""

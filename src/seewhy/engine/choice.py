@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..errors import GradientError, LayerError
 from ..layers import Layer, find_layers
+from ..layouts import Layout
 from ..scoring import Scoring
 from .passes import Measured, Request, measure
 
@@ -21,6 +22,7 @@ class Choice:
         self._model = model
         self._chosen: dict[Any, str] = {}
         self._whole: set[tuple[str, ...]] = set()  # layers for which a shorter graph was found incomplete
+        self._layouts: dict[tuple[int, ...], dict[str, Layout | None]] = {}  # of layers, by the shape of the input
 
     def measure(self, request: Request, batch: Tensor, scoring: Scoring) -> Measured:
         """The passes for one chunk, at the layers asked for or the one remembered or chosen."""
@@ -34,8 +36,10 @@ class Choice:
 
     def _measure_at(self, request: Request, batch: Tensor, scoring: Scoring) -> Measured:
         labels = tuple(layer.label for layer in request.layers)
-        measured = measure(self._model, batch, replace(request, whole=labels in self._whole), scoring)
+        known = self._layouts.setdefault(tuple(batch.shape), {})
+        measured = measure(self._model, batch, replace(request, whole=labels in self._whole, known=known), scoring)
         self._remember(measured)
+        known |= {layer.label: layer.layout for layer in measured.layers}
         return measured
 
     def _remember(self, measured: Measured) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..errors import GradientError, InputError, LayerError, ModelError, SeewhyError
 from ..given import Given
 from ..layers import Layer, find_layers, tensors
-from ..layouts import first_convolution
+from ..layouts import Layout, first_convolution
 from ..scoring import CONSTANT_TARGET, Scoring, Selected
 from .capture import Captured, Observer
 from .diagnose import refuse_unsound, where_gradient_ends
@@ -44,6 +44,7 @@ class Request:
         inputs: what the model is called with besides the batch, and where that goes.
         most: how many evaluations may run together; None: as many as is quickest.
         to_input: what the model would get for pictures of 0..1, in the place of some that it got.
+        known: the layouts of layers for inputs of this shape, by label, where they were worked out before.
         memory: what one call of the user learns on the way: sizes of chunks, faster copies.
     """
 
@@ -56,6 +57,7 @@ class Request:
     inputs: ModelInputs = field(default_factory=ModelInputs)
     most: int | None = None
     to_input: Callable[[Tensor, Tensor], Tensor] | None = None
+    known: Mapping[str, Layout | None] = field(default_factory=dict)
     memory: dict[Any, Any] = field(default_factory=dict, compare=False)
 
     @property
@@ -226,17 +228,19 @@ def measure(model: nn.Module, batch: Tensor, request: Request, scoring: Scoring)
         follows=follows,
         strict=request.inputs.extra,
         whole=whole,
+        known=request.known,
     )
     found = Measured(batch.detach().clone().requires_grad_(whole), observer, model, request, scoring)
     with observer:
         with torch.set_grad_enabled(request.gradients or follows):
             raw = run(model, found.input.clone(), request.inputs)
         observer.finish()
-        if not observer.incomplete:
+        if not (observer.incomplete or observer.stale):
             _read(found, raw)
     found.input.requires_grad_(False)
-    if observer.incomplete:  # not before its hooks are gone
-        return measure(model, batch, replace(request, whole=True), scoring)
+    if observer.incomplete or observer.stale:  # not before its hooks are gone
+        again = replace(request, known={}, whole=request.whole or observer.incomplete)
+        return measure(model, batch, again, scoring)
     if not all(layer.intact for layer in found.layers):
         layers = tuple(layer for chosen in found.layers for layer in find_layers(model, chosen.label))
         return measure(model, batch, replace(request, layers=layers, choose=False), scoring)

@@ -21,13 +21,14 @@ def refuse_unready(modules: Sequence[nn.Module]) -> None:
         ModelError: it has lazy weights, weights without values or made under inference_mode, or was traced or exported
             in train mode.
     """
-    kept = [tensor for module in modules for tensor in _tensors(module)]
+    tensors = (tensor for module in modules for tensor in _tensors(module))
+    kept = [tensor for tensor in tensors if is_lazy(tensor) or tensor.is_meta or tensor.is_inference()]
     if any(is_lazy(tensor) for tensor in kept):
         raise ModelError(
             "The model has lazy layers whose weights are made at its first run, and it has not run yet: "
             "run it once on an input, then explain it."
         )
-    if any(tensor.is_inference() for tensor in kept):
+    if any(not is_lazy(tensor) and tensor.is_inference() for tensor in kept):
         raise ModelError(
             "The model was built or loaded under torch.inference_mode, so autograd cannot pass through its parameters. "
             "Build it outside of inference_mode (torch.no_grad is fine), or explain copy.deepcopy(model)."
@@ -55,13 +56,18 @@ def _always_training(module: nn.Module) -> Iterator[str]:
         graph: Any = getattr(module, "inlined_graph", None)  # its nodes live only as long as it does
         for kind in _TRAINABLE if graph else ():
             yield from (kind for node in graph.findAllNodes(f"aten::{kind}") if _trains(_constants(node)))
-    elif isinstance(recorded := getattr(module, "graph", None), torch.fx.Graph):  # a GraphModule, or a part of one
+    elif isinstance(recorded := _recorded(module), torch.fx.Graph):  # a GraphModule, or a part of one
         for node in recorded.nodes:
             name = getattr(node.target, "__name__", "")
             if node.op == "call_function" and ("dropout" in name or "batch_norm" in name or "attention" in name):
                 found = node.normalized_arguments(module, normalize_to_only_use_kwargs=True)
                 if found and _trains(found.kwargs):
                     yield node.name
+
+
+def _recorded(module: nn.Module) -> Any:
+    """A module's `graph`, without asking the many that have none, which is slow."""
+    return getattr(module, "graph", None) if "graph" in vars(module) or hasattr(type(module), "graph") else None
 
 
 def _trains(arguments: dict[str, Any]) -> bool:

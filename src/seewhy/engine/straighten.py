@@ -32,7 +32,9 @@ class _Straightened:
 
     def __call__(self, gradients: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
         gradient = gradients[0]
-        if gradient is None or gradient.dim() not in _LAST or len(gradient) > 1:
+        if gradient is None or (not self._always and gradient.is_contiguous()):  # nearly always: so it is brief
+            return gradients
+        if gradient.dim() not in _LAST or gradient.shape[0] > 1:
             return gradients
         if not (self._always or _is_odd(gradient)):
             return gradients
