@@ -240,3 +240,106 @@ def captum_grad_cam(net: nn.Module, x: Tensor, targets: Sequence[int], layer: st
         return captum.attr.LayerGradCam(net, net.get_submodule(layer))
 
     return _captum(make, net, x, targets, relu_attributions=True)[:, 0]
+
+
+# --- methods that ask again
+
+
+def whole_run(net: nn.Module, x: Tensor, layer: str, changed: Tensor) -> Tensor:
+    """The scores of a whole run in which `layer` returns something else."""
+    with torch.no_grad():
+        handle = net.get_submodule(layer).register_forward_hook(lambda *_: changed.clone())
+        try:
+            scores: Tensor = net(x)
+        finally:
+            handle.remove()
+    return scores
+
+
+def ablation_cam(net: nn.Module, x: Tensor, targets: Sequence[int], layer: str) -> Tensor:
+    """ReLU(sum of (S - S_k) / |S| A_k), S_k with channel k at 0 (Desai 2020, eq. 3-4)."""
+
+    def explain(image: Tensor, target: int) -> Tensor:
+        with torch.no_grad():
+            score, a = net(image)[0, target], activations(net, image, layer)
+            total = torch.zeros_like(a[:, 0])
+            for some in torch.arange(a.shape[1]).split(64):
+                without = a.repeat(len(some), 1, 1, 1)
+                for row, k in enumerate(some):
+                    without[row, k] = 0
+                fall = score - whole_run(net, image.repeat(len(some), 1, 1, 1), layer, without)[:, target]
+                total += torch.einsum("k,khw->hw", fall / score.abs(), a[0, some])
+            return total.relu()
+
+    return one_by_one(x, targets, explain)
+
+
+def score_cam(net: nn.Module, x: Tensor, targets: Sequence[int], layer: str, channels: int | None = None) -> Tensor:
+    """ReLU(sum of softmax(S(x * M_k)) A_k), M_k the channel at the input's size, from 0 to 1 (Wang 2019)."""
+
+    def explain(image: Tensor, target: int) -> Tensor:
+        with torch.no_grad():
+            a = activations(net, image, layer)
+            which = range(a.shape[1])
+            if channels:
+                which = a[0].flatten(1).var(1).argsort(descending=True)[:channels].tolist()
+            scores = []
+            for k in which:
+                mask = F.interpolate(a[:, k : k + 1], image.shape[2:], mode="bilinear", align_corners=False)
+                mask = mask - mask.min()
+                mask = mask / mask.max() if mask.max() > 0 else mask
+                scores.append(net(image * mask)[0, target])
+            weights = torch.stack(scores).softmax(0)
+            return sum(w * a[:, k] for w, k in zip(weights, which, strict=True)).relu()  # type: ignore[union-attr]
+
+    return one_by_one(x, targets, explain)
+
+
+def recipro_cam(net: nn.Module, x: Tensor, targets: Sequence[int], layer: str, gaussian: bool = True) -> Tensor:
+    """The score with the activation at one position only, or under a Gaussian about it, from 0 to 1 (Byun 2022)."""
+    weights = {0: 0.5, 1: 0.25} if gaussian else {0: 1.0}
+
+    def explain(image: Tensor, target: int) -> Tensor:
+        a = activations(net, image, layer)
+        height, width = a.shape[2:]
+        scores = torch.zeros(1, height, width, dtype=a.dtype)
+        for i in range(height):
+            for j in range(width):
+                kept = torch.zeros_like(a)
+                for u in range(height):
+                    for v in range(width):
+                        kept[:, :, u, v] = weights.get(abs(u - i), 0) * weights.get(abs(v - j), 0) * a[:, :, u, v]
+                scores[0, i, j] = whole_run(net, image, layer, kept)[0, target]
+        return (scores - scores.min()) / (scores.max() - scores.min())
+
+    return one_by_one(x, targets, explain)
+
+
+def occlusion(net: nn.Module, x: Tensor, targets: Sequence[int], baseline: Tensor, window: int, stride: int) -> Tensor:
+    """At each pixel the mean of S - S_hidden over the windows that cover it (Zeiler 2013)."""
+
+    def explain(image: Tensor, target: int) -> Tensor:
+        height, width = image.shape[2:]
+        total, count = torch.zeros(2, 1, height, width, dtype=image.dtype)
+        with torch.no_grad():
+            score = net(image)[0, target]
+            for top in range(0, height - window + stride, stride):
+                for left in range(0, width - window + stride, stride):
+                    here = (..., slice(top, top + window), slice(left, left + window))
+                    hidden = image.clone()
+                    hidden[here] = baseline.expand_as(image)[here]
+                    total[here] += score - net(hidden)[0, target]
+                    count[here] += 1
+        return total / count
+
+    return one_by_one(x, targets, explain)
+
+
+def smooth_grad(net: nn.Module, x: Tensor, targets: Sequence[int], draws: Sequence[Tensor], noise: float) -> Tensor:
+    """The mean of dS/dx over noisy images, the noise a share of the image's range (Smilkov 2017)."""
+
+    def explain(image: Tensor, target: int) -> Tensor:
+        spread = noise * (image.max() - image.min())
+        return sum(saliency(net, image + spread * draw, [target]) for draw in draws) / len(draws)  # type: ignore[return-value]
+
+    return one_by_one(x, targets, explain)

@@ -84,7 +84,7 @@ class Evaluations:
         self.warnings: list[str] = []
 
     def scores(self, change: Change, count: int, where: Tensor | None = None) -> Tensor:
-        """The targets' scores ``(n, count)`` of each row's changed images, float32.
+        """The targets' scores ``(n, count)`` of each row's changed images, float64.
 
         Args:
             change: makes changed images.
@@ -194,13 +194,13 @@ class Evaluations:
         return (images[:, None] * each + turns).flatten(), numbers.repeat_interleave(each)
 
     def _gathered(self, count: int, parts: Iterator[tuple[Tensor, Tensor, Tensor]]) -> Tensor:
-        found = self._batch.new_full((len(self._scoring.targets), count), torch.nan, dtype=torch.float32)
+        found = self._batch.new_full((len(self._scoring.targets), count), torch.nan, dtype=torch.float64)
         for images, numbers, scores in parts:
             found[self._paired(images, numbers)] = scores.to(found)
         return found
 
     def _read(self, raw: Any, images: Tensor, changed: Tensor) -> Tensor:
-        return self._scoring.at(images.tolist()).read(raw, tuple(changed.shape[2:])).scores.detach().float()
+        return self._scoring.at(images.tolist()).read(raw, tuple(changed.shape[2:])).scores.detach().double()
 
     def _tail(self, image: int) -> Tail:
         if self._captured is None or self._layer is None:

@@ -128,7 +128,7 @@ class Measured:
             measured |= {"head": head, "output_gradient": self.output_gradient}
         if layer is None:
             return Record(**measured)
-        if needs.gradient:
+        if needs.gradient or needs.evaluations:
             layer.check_positions()
         layer.check_batch(len(self.input))
         measured |= {

@@ -53,8 +53,12 @@ class _Call:
 
     def answer(self, count: int) -> Any:
         """What the module returned, for so many images."""
-        return _mapped(self.output, lambda t: t.expand(count, *t.shape[1:]).clone() if self.fresh or t.is_inference()
-                       else t.expand(count, *t.shape[1:]))  # fmt: skip
+
+        def for_all(tensor: Tensor) -> Tensor:
+            many = tensor.expand(count, *tensor.shape[1:])
+            return many.clone() if self.fresh else many
+
+        return _mapped(self.output, for_all)
 
 
 class Tail:
@@ -79,7 +83,7 @@ class Tail:
             recording = _Recording(model, layer)
             with recording, torch.no_grad():
                 self._raw = run(model, image.clone(), inputs)
-        self._returned, self._before = recording.returned, recording.before
+        self._returned, self._before, self._written = recording.returned, recording.before, recording.written
         self.short = self._before is not None and self._works(recording.trace)
 
     def __call__(self, changed: Tensor) -> Any:
@@ -96,7 +100,7 @@ class Tail:
         changed = changed.to(first.device, first.dtype)
         shaped = self._layout.filled(first, changed) if self._layout else changed.reshape(-1, *first.shape[1:])
         others = _mapped(self._returned, lambda t: t.repeat_interleave(len(changed), 0) if _is_batch(t) else t.clone())
-        return with_first_tensor(others, shaped.clone() if shaped._is_view() else shaped)
+        return with_first_tensor(others, shaped.clone() if self._written else shaped)
 
     def _run(self, count: int) -> Any:
         inputs = self._inputs.picked([0] * count, 1)
@@ -172,6 +176,7 @@ class _Recording:
 
     Attributes:
         returned: what the layer returned.
+        written: whether the model changes that in place later on.
         before: the calls that had finished before it, whose callers had not; then None, for the layer itself. None
             instead of the list where the layer did not run, or where it is called by a module that does not hold it.
         trace: the names of all modules in the order in which they finished.
@@ -186,6 +191,8 @@ class _Recording:
         self._calls, self._thread = 0, threading.get_ident()
         self._trace: list[str] = []
         self.returned: Any = None
+        self.written = False
+        self._kept: list[tuple[Tensor, int]] = []
         self.before: list[_Call | None] | None = None
 
     @property
@@ -199,9 +206,10 @@ class _Recording:
 
     def __exit__(self, *exception: Any) -> None:
         self._exchange.__exit__(*exception)
+        self.written = _changed(self._kept)
         for call in self.before or []:
             if call:
-                call.fresh = any(tensor._version != version for tensor, version in call.kept if version >= 0)
+                call.fresh = _changed(call.kept)
                 call.kept.clear()
 
     def _called(self, module: nn.Module, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -224,13 +232,22 @@ class _Recording:
                 self._end(output)
                 return
         if self._open and all(caller in self._above for caller, _ in self._open):
-            kept = [(t, -1 if t.is_inference() else t._version) for t in tensors(output)]
-            self._open[-1][1].append(_Call(module, _mapped(output, Tensor.clone), kept))
+            self._open[-1][1].append(_Call(module, _mapped(output, Tensor.clone), _kept(output)))
 
     def _end(self, output: Any) -> None:
-        self.returned = _mapped(output, Tensor.clone)
+        self.returned, self._kept = _mapped(output, Tensor.clone), _kept(output)
         if all(caller in self._above for caller, _ in self._open):
             self.before = [*(call for _, calls in self._open for call in calls), None]
+
+
+def _kept(output: Any) -> list[tuple[Tensor, int]]:
+    """The tensors of an output, and how often each was changed in place so far; -1 where that is not counted."""
+    return [(tensor, -1 if tensor.is_inference() else tensor._version) for tensor in tensors(output)]
+
+
+def _changed(kept: list[tuple[Tensor, int]]) -> bool:
+    """Whether any was changed in place since, as far as can be told."""
+    return any(version < 0 or tensor._version != version for tensor, version in kept)
 
 
 @contextmanager

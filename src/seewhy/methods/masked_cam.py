@@ -29,7 +29,7 @@ class AblationCAM(Method):
 
     def compute(self, record: LayerRecord) -> Tensor:
         """Eq. 4."""
-        activation, score = record.activation, record.scores.float()[:, None]
+        activation, score = record.activation, record.scores.double()[:, None]
 
         def ablate(rows: Tensor, numbers: Tensor) -> Tensor:
             changed = activation[rows]
@@ -120,7 +120,7 @@ class ReciproCAM(Method):
             return activation[rows] * self._masks(positions[numbers], grid).to(activation)
 
         scores = record.evaluations.layer_scores(keep, len(positions))
-        return _stretched(scores.view(len(activation), *grid))
+        return _stretched(scores.view(len(activation), *grid)).float()
 
     def _masks(self, positions: Tensor, grid: tuple[int, ...]) -> Tensor:
         """What is kept, ``(b, 1, *grid)``: the product over the sides of 1/2 in the middle and 1/4 beside it."""
@@ -135,7 +135,7 @@ class ReciproCAM(Method):
 
 def _weighted(weights: Tensor, activation: Tensor) -> Tensor:
     """ReLU(sum over k of w_k A_k)."""
-    return torch.einsum("nc,nc...->n...", weights, activation.float()).relu()
+    return torch.einsum("nc,nc...->n...", weights, activation.double()).relu().float()
 
 
 def _most_varied(activation: Tensor, count: int) -> Tensor:

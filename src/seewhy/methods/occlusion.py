@@ -81,11 +81,11 @@ class Occlusion(Perturbing):
 
         differs = (x != hidden).any(1, keepdim=True).float()
         changes = _POOL[len(size)](_padded(differs, counts, window, stride), window, stride).flatten(1) > 0
-        falls = record.scores.float()[:, None] - record.evaluations.scores(hide, len(starts), changes)
+        falls = record.scores.double()[:, None] - record.evaluations.scores(hide, len(starts), changes)
         falls = falls.nan_to_num(0).view(len(x), 1, *counts)
         ones = falls.new_ones(1, 1, *window)
         spread, covered = (_SPREAD[len(size)](t, ones, stride=stride) for t in (falls, torch.ones_like(falls[:1])))
-        return cut((spread / covered)[:, 0], size)
+        return cut((spread / covered)[:, 0], size).float()
 
 
 def _windows(starts: Tensor, window: Sequence[int], size: Sequence[int]) -> Tensor:
