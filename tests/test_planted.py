@@ -27,14 +27,14 @@ Grid = tuple[int, ...]
 Arrange = Callable[[Tensor], Tensor]
 CELL, WIDTH = 4, 10
 BUILT_IN = [name for name in seewhy.list_methods() if find_method(name).__module__.startswith("seewhy.")]
+CONVOLUTION = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 # Windows and noise as small as can be, so that what is beyond the region shows nothing of it.
 OPTIONS: dict[str, dict[str, object]] = {
-    "occlusion": {"window": 1, "stride": 1, "baseline": torch.zeros(1)},
+    "occlusion": {"window": CELL, "stride": CELL, "baseline": torch.zeros(1)},
     "integrated_gradients": {"baseline": torch.zeros(1), "steps": 5},
     "smooth_grad": {"samples": 2, "noise": 1e-7},
     "recipro_cam": {"gaussian": False},
 }
-CONVOLUTION = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 MAX_POOL = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Pictures are shown stretched:seewhy.SeewhyWarning"),

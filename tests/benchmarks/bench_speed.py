@@ -37,15 +37,22 @@ def main() -> None:
     about = machine() | {"rounds": arguments.rounds, "quick": arguments.quick}
     print(*(f"{name}: {value}" for name, value in about.items()), sep="\n")
     found: dict[str, Any] = {}
+    failed = ""
     for name in arguments.jobs:
         network = arguments.network or NETWORKS.get(name, "resnet50")
         network = "sample" if name == "score_cam_trained" else network  # whose weights are trained
         if arguments.network == "vit_b_16" and name not in FIT_FOR_TOKENS:
             print(f"\n{name}: no other library does this with {network}, or it is measured on another network")
             continue
-        found[f"{name}, {network}"] = measured(name, network, arguments)
+        try:
+            found[f"{name}, {network}"] = measured(name, network, arguments)
+        except AssertionError as error:
+            failed = f"{name}, {network}: not the same maps, so nothing is timed: {error}"
+            print(failed)
         if arguments.json:  # after each, for a run may be cut short
             arguments.json.write_text(json.dumps({"machine": about, "jobs": found}, indent=2))
+    if failed:
+        sys.exit(failed)
 
 
 FIT_FOR_TOKENS = ("methods", "saliency", "grad_cam", "occlusion", "integrated_gradients", "loader", "score_cam")
@@ -87,14 +94,8 @@ def measured(name: str, network: str, arguments: argparse.Namespace) -> dict[str
 
 
 def compared(job: Job) -> dict[str, Any]:
-    """How nearly the maps of a first run, which warms up, are the same; those that are not end the program."""
-    results: dict[str, Any] = {}
-    for what, work in job.work.items():
-        results[what] = work()
-    try:
-        return job.agreement(results)
-    except AssertionError as error:
-        sys.exit(f"These are not the same maps, so nothing is timed: {error}")
+    """How nearly the maps of a first run, which warms up, are the same; an AssertionError where they are not."""
+    return job.agreement({what: work() for what, work in job.work.items()})
 
 
 def ratio(seconds: dict[str, list[float]], what: str, base: str) -> dict[str, Any]:

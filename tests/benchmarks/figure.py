@@ -20,7 +20,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 COLOURS = {"Captum": "#3b6fb6", "pytorch-grad-cam": "#c8553d", "TorchCAM": "#5a9367", "bare passes": "#6b6b6b"}
-STYLE = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "figure.facecolor": "white"}
+STYLE: Any = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "figure.facecolor": "white"}
 SHORT = {"methods": "every method\nat 5 layers", "top_classes": "top 5 classes\nat 4 layers", "saliency": "saliency",
          "grad_cam": "Grad-CAM", "ablation_cam": "Ablation-CAM", "score_cam": "Score-CAM",
          "score_cam_trained": "Score-CAM,\ntrained network", "occlusion": "occlusion",

@@ -245,10 +245,11 @@ def integrated_gradients(at: Setting) -> Job:
     def numbers() -> dict[str, float]:
         mine, theirs = (peak_bytes(make(at.name, steps)) for make in (our_gradients, captum_gradients))
         found = {"live bytes of Captum / those of seewhy": theirs / mine}
-        grown = [peak_of_process(make, at.name, steps) for make in (our_gradients, captum_gradients)]
-        if all(grown):
-            found |= {"growth of a process with seewhy, MB": grown[0] / 1e6, "with Captum, MB": grown[1] / 1e6}
-            found["growth of a process with Captum / with seewhy"] = grown[1] / grown[0]
+        mine_grown, their_grown = (peak_of_process(make, at.name, steps) for make in (our_gradients, captum_gradients))
+        if mine_grown and their_grown:
+            found["growth of a process with seewhy, MB"] = mine_grown / 1e6
+            found["growth of a process with Captum, MB"] = their_grown / 1e6
+            found["growth of a process with Captum / with seewhy"] = their_grown / mine_grown
         return found
 
     return Job(
@@ -316,6 +317,7 @@ def top_classes(at: Setting) -> Job:
 def loader(at: Setting) -> Job:
     """Many images, in the batches of a data loader."""
     count = 20 if at.quick else 100
+    target = None if at.relu else at.target  # nothing argues for what a vision transformer of random weights predicts
     images = torch.rand(count, 3, 224, 224, generator=torch.Generator().manual_seed(0))
     batches = DataLoader(TensorDataset(images, torch.zeros(count, dtype=torch.long)), 10)
 
@@ -330,14 +332,14 @@ def loader(at: Setting) -> Job:
         }
 
     return Job(
-        f"Grad-CAM of {count} images from a data loader, batches of 10, predicted class",
+        f"Grad-CAM of {count} images from a data loader, batches of 10",
         {
-            "seewhy": lambda: [at.explainer.explain(batch, layer=at.last) for batch in pictures()],
+            "seewhy": lambda: [at.explainer.explain(batch, target=target, layer=at.last) for batch in pictures()],
             "seewhy, evaluate with accuracy": lambda: at.explainer.evaluate(
-                batches, "grad_cam", at.last, progress=False
+                batches, "grad_cam", at.last, target=target, progress=False
             ),
-            "TorchCAM": lambda: peers.torchcam_of("GradCAM", at, pictures(), None),
-            "pytorch-grad-cam": lambda: peers.grad_cam_of("GradCAM", at, pictures(), None),
+            "TorchCAM": lambda: peers.torchcam_of("GradCAM", at, pictures(), target),
+            "pytorch-grad-cam": lambda: peers.grad_cam_of("GradCAM", at, pictures(), target),
             "forwards": lambda: [peers.forward(at, batch)() for batch in pictures()],
         },
         [
@@ -377,11 +379,11 @@ def array(values: Any) -> np.ndarray:
     return np.asarray(values.detach() if isinstance(values, torch.Tensor) else values, np.float64)
 
 
-def stretched(maps: np.ndarray) -> np.ndarray:
+def stretched(maps: np.ndarray) -> Any:
     """Each map from 0 to 1, as pytorch-grad-cam and TorchCAM return them."""
     flat = maps.reshape(len(maps), -1)
     low, high = (edge.reshape(-1, 1, 1) for edge in (flat.min(1), flat.max(1)))
-    return (maps - low) / (high - low)
+    return (maps - low) / np.where(high > low, high - low, 1)  # 0 where nothing argues for the class
 
 
 def squeezed(theirs: torch.Tensor, mine: np.ndarray) -> np.ndarray:

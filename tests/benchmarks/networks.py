@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from seewhy import Explainer, samples
+from seewhy import Explainer, SeewhyWarning, Top, samples
 
 _STAGES = ["maxpool", "layer1", "layer2", "layer3", "layer4"]
 _NORMS = [f"encoder.layers.encoder_layer_{number}.ln_1" for number in (3, 5, 7, 9, 11)]
@@ -43,9 +44,11 @@ class Setting:
 
     @cached_property
     def target(self) -> int:
-        """The class that is explained, the predicted one: in a network with random weights nothing argues for many."""
-        with torch.no_grad():
-            return int(self.model(self.image).argmax())
+        """The class that is explained: of those with the greatest scores the first that something argues for there."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SeewhyWarning)  # that nothing argues for some, as weights may be random
+            found = self.explainer.explain(self.image, target=Top(20), layer=self.last)
+        return int(found.targets[found.values.any((1, 2))][0])
 
     @property
     def module(self) -> nn.Module:

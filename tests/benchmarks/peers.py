@@ -30,10 +30,10 @@ from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 from torch import Tensor
 
 
-def forward(setting: Setting, images: Tensor | None = None) -> Callable[[], Tensor]:
+def forward(setting: Setting, images: Tensor | None = None) -> Callable[[], Any]:
     """A bare forward pass without a graph."""
 
-    def job() -> Tensor:
+    def job() -> Any:
         with torch.no_grad():
             return setting.frozen(setting.image if images is None else images)
 
@@ -70,7 +70,7 @@ def captum_methods(setting: Setting, layers: list[str], target: int) -> dict[Any
     return found
 
 
-def captum_saliency(setting: Setting, target: int) -> Tensor:
+def captum_saliency(setting: Setting, target: int) -> Any:
     """`Saliency`, the absolute value of the gradient."""
     return Saliency(setting.model).attribute(setting.image.clone().requires_grad_(), target)
 
@@ -98,14 +98,14 @@ def captum_grad_cam(setting: Setting, layers: list[str], targets: Iterable[int])
     return [cam.attribute(setting.image, target, relu_attributions=True) for target in targets for cam in cams]
 
 
-def captum_occlusion(setting: Setting, target: int, window: int, stride: int, **how: int) -> Tensor:
+def captum_occlusion(setting: Setting, target: int, window: int, stride: int, **how: int) -> Any:
     """`Occlusion` with a baseline of 0, its default."""
     window_and_stride = (3, window, window), (3, stride, stride)
     with torch.no_grad():
         return Occlusion(setting.model).attribute(setting.image, *window_and_stride, target=target, **how)
 
 
-def captum_integrated_gradients(setting: Setting, target: int, steps: int, **how: int) -> Tensor:
+def captum_integrated_gradients(setting: Setting, target: int, steps: int, **how: int) -> Any:
     """`IntegratedGradients` with a baseline of 0, its default; all steps are one batch unless told."""
     return IntegratedGradients(setting.model).attribute(setting.image, target=target, n_steps=steps, **how)
 

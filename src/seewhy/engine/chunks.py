@@ -31,6 +31,7 @@ class Chunks:
         self.size = first if most is None else min(first, most)
         self._cuda = device is not None and device.type == "cuda"
         self._times: dict[int, list[float]] = {}  # seconds for each evaluation, by size
+        self._best = 0  # the quickest of the sizes so far
         self._settled = False
         self.paused = False  # whether times say nothing yet, as different models take turns
 
@@ -74,14 +75,16 @@ class Chunks:
             self.size = self._next()
 
     def _next(self) -> int:
-        best = {size: min(times) for size, times in self._times.items()}
-        fastest = min(size for size in best if best[size] * _WORTH <= min(best.values()))
-        if fastest == max(best) and (self._most is None or 2 * fastest <= self._most):
-            return 2 * fastest
-        if fastest == min(best) and fastest > 1:
-            return fastest // 2
+        quickest = {size: min(times) for size, times in self._times.items()}
+        if quickest[self.size] < _WORTH * quickest.get(self._best, torch.inf):
+            self._best = self.size
+        best = self._best
+        if best == max(quickest) and (self._most is None or 2 * best <= self._most):
+            return 2 * best
+        if best == min(quickest) and best > 1:
+            return best // 2
         self._settled = True
-        return fastest
+        return best
 
 
 def _ran_out(error: BaseException) -> bool:
