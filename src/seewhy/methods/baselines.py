@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -95,13 +94,13 @@ def _blurred(x: Tensor) -> Tensor:
     return x
 
 
-def sides_of(given: int | Sequence[int], count: int, name: str) -> tuple[int, ...]:
+def sides_of(given: Any, count: int, name: str) -> tuple[int, ...]:
     """A length along each of `count` sides, from one for all or one for each.
 
     Raises:
         InputError: there are more or fewer, or one is no whole number above 0.
     """
-    found = (given,) * count if isinstance(given, int) else tuple(given)
+    found = tuple(given) if isinstance(given, list | tuple) else (given,) * count
     if len(found) != count or not all(isinstance(side, int) and side > 0 for side in found):
         raise InputError(
             f"{name} is a whole number of at least 1, or one for each of the {count} sides, not {given!r}."
