@@ -7,6 +7,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from seewhy import Explainer
+from seewhy.engine.rules import graph
 from seewhy.engine.straighten import straighten
 
 MEAN, VAR, SCALE = torch.linspace(-1, 1, 6), torch.linspace(0.5, 2, 6), torch.linspace(1, 3, 6)
@@ -35,7 +36,7 @@ def test_gradients_are_right_in_every_order_of_memory(norm, sides, count, kept):
         for incoming in ("channels first", "channels last", "tokens"):
             x, gradient = grid(order, sides, count).requires_grad_(), grid(incoming, sides, count)
             y = NORMS[norm](x) if kept else checkpoint(NORMS[norm], x, use_reentrant=False)
-            straighten(y)
+            straighten(graph([y]))
             found = torch.autograd.grad(y, x, gradient)[0]
             exact = x.detach().double().contiguous().requires_grad_()
             expected = torch.autograd.grad(NORMS[norm](exact), exact, gradient.double().contiguous())[0]

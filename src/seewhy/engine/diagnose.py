@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import Node
 
 from ..errors import GradientError, ModelError
 from ..layers import find_layers, tensors, with_first_tensor
 from .inputs import ModelInputs
-from .rules import graph, kind_of
+from .rules import kind_of
 
 NO_CHANGE = "what the model computes from it there does not change the score, or changes it by exactly 0."
 
 
-def refuse_unsound(scores: Tensor) -> None:
-    """Refuse `scores` ``(n,)`` whose graph would give a gradient that is not theirs, image by image.
+def refuse_unsound(scores: Tensor, nodes: Iterable[Node]) -> None:
+    """Refuse `scores` ``(n,)`` whose graph of `nodes` would give a gradient that is not theirs, image by image.
 
     Raises:
         GradientError: an operation on the way has no backward, and autograd would leave its part out without a word.
         ModelError: a batch norm takes the statistics of the batch, though the model is in eval mode.
     """
-    for node in graph([scores]):
+    for node in nodes:
         kind = kind_of(node)
         if kind == "WarnNotImplemented":
             raise GradientError(

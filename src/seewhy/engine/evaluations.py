@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -15,10 +15,9 @@ from ..progress import bar
 from ..scoring import Scoring
 from .capture import Captured
 from .chunks import Chunks
-from .faster import CHUNK as TRIED
-from .faster import Faster, alike_gradients, alike_scores
+from .faster import COMPILED, Faster, alike_gradients, alike_scores
 from .passes import Request, measure, run
-from .replay import Tail
+from .replay import Recording, Tail
 from .speed import Speed
 
 if TYPE_CHECKING:
@@ -64,6 +63,7 @@ class Evaluations:
         captured: what the layer gave that the method looks at, if it looks at one.
         speed: how whole runs of the model may be made faster.
         progress: whether to show a progress bar; None: where it takes more than 2 s and somebody watches.
+        recordings: of runs on the one image, by layer.
     """
 
     def __init__(
@@ -75,7 +75,9 @@ class Evaluations:
         captured: Captured | None,
         speed: Speed | bool = True,
         progress: bool | None = None,
+        recordings: Mapping[str, Recording] | None = None,
     ) -> None:
+        self._recordings = recordings or {}
         self._model, self._batch, self._request, self._scoring = model, batch, request, scoring
         self._captured, self._progress = captured, progress
         self._speed = speed if isinstance(speed, Speed) else Speed()
@@ -183,8 +185,8 @@ class Evaluations:
         most, device = self._request.most, self._batch.device
         if kind == "tails":
             return Chunks(_FIRST_TAILS, most, device)
-        if self._speed.accelerate or self._speed.compile:
-            return Chunks(TRIED, TRIED if self._speed.compile else most, device)
+        if self._speed.compile:
+            return Chunks(COMPILED, COMPILED, device)
         return Chunks(_FIRST if device.type == "cpu" else _FIRST_ELSEWHERE, most, device)
 
     def _paired(self, images: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
@@ -206,7 +208,10 @@ class Evaluations:
         if self._captured is None or self._layer is None:
             raise MethodError("layer_scores changes what a layer gives: declare activation=True in the method's needs.")
         inputs = self._request.inputs.part(image, image + 1, len(self._batch))
-        tail = Tail(self._model, self._batch[image : image + 1], self._layer, self._captured.layout_of_one, inputs)
+        recording = self._recordings.get(self._captured.label)
+        tail = Tail(
+            self._model, self._batch[image : image + 1], self._layer, self._captured.layout_of_one, inputs, recording
+        )
         if not tail.short:
             said = _NOT_SHORT.format(self._captured.label)
             self.warnings += [] if said in self.warnings else [said]

@@ -19,7 +19,7 @@ T = TypeVar("T")
 _PAIRS = 3  # of timed chunks, the model's and the copy's in turns
 _GAIN = 1.1  # how many times faster the copy must be
 LONG = 32  # evaluations, below which trying costs more than it saves
-CHUNK = 8  # images of the chunks with which it is tried
+COMPILED = 8  # images of the chunks for which it is compiled
 _ERROR, _COSINE = 1e-3, 0.999  # by which a copy in the model's own precision may differ
 
 

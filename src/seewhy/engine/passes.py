@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +18,11 @@ from .capture import Captured, Observer
 from .diagnose import refuse_unsound, where_gradient_ends
 from .inputs import ModelInputs
 from .record import Head, LayerRecord, Needs, Record
-from .rules import BackwardRule, applied, check, find_activations
+from .rules import BackwardRule, applied, check, find_activations, graph
 from .straighten import straighten
+
+if TYPE_CHECKING:
+    from .replay import Recording
 
 PLAIN = BackwardRule("plain")
 _OWN = (
@@ -83,6 +86,7 @@ class Measured:
         raw: what the model returned, where no graph was built for gradients.
         dead: where the gradient is exactly 0 for every image of the chunk: layers, and ``""`` for the input.
         why: of the candidates that were looked at, why they were chosen or passed over.
+        recordings: of the run, by the layer after which it is to be run again, if it was recorded.
     """
 
     input: Tensor
@@ -100,6 +104,7 @@ class Measured:
     dead: list[str] = field(default_factory=list)
     why: dict[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    recordings: dict[str, Recording] = field(default_factory=dict)
 
     @property
     def sides(self) -> tuple[int, ...]:
@@ -119,7 +124,7 @@ class Measured:
             from .evaluations import Evaluations  # which runs passes itself
 
             measured["evaluations"] = Evaluations(
-                self.model, self.input, self.request, scoring, layer, needs.evaluations, progress
+                self.model, self.input, self.request, scoring, layer, needs.evaluations, progress, self.recordings
             )
         if needs.rule:
             measured["input_gradient"] = self.input_gradients[needs.rule]
@@ -214,7 +219,8 @@ def measure(model: nn.Module, batch: Tensor, request: Request, scoring: Scoring)
         LayerError: a layer did not run, ran several times, or no layer fits.
     """
     head = any(needs.head for needs in request.needs)
-    follows = request.inputs.extra or _may_hold_tables(model, batch)
+    known = bool(request.layers) and all(layer.label in request.known for layer in request.layers)
+    follows = request.inputs.extra or (not known and _may_hold_tables(model, batch))
     whole = request.whole or follows or bool(request.rules)
     observer = Observer(
         model,
@@ -233,7 +239,7 @@ def measure(model: nn.Module, batch: Tensor, request: Request, scoring: Scoring)
     found = Measured(batch.detach().clone().requires_grad_(whole), observer, model, request, scoring)
     with observer:
         with torch.set_grad_enabled(request.gradients or follows):
-            raw = run(model, found.input.clone(), request.inputs)
+            raw = _run_once(found, graph=request.gradients or follows)
         observer.finish()
         if not (observer.incomplete or observer.stale):
             _read(found, raw)
@@ -245,6 +251,19 @@ def measure(model: nn.Module, batch: Tensor, request: Request, scoring: Scoring)
         layers = tuple(layer for chosen in found.layers for layer in find_layers(model, chosen.label))
         return measure(model, batch, replace(request, layers=layers, choose=False), scoring)
     return found
+
+
+def _run_once(found: Measured, graph: bool) -> Any:
+    """The forward pass; where the rest of one image's run will be asked for again, it is recorded on the way."""
+    from .replay import Recording  # which runs models itself
+
+    model, batch, request = found.model, found.input.clone(), found.request
+    replayed = any(needs.evaluations and needs.layer for needs in request.needs)
+    if graph or not replayed or len(batch) > 1 or len(request.layers) != 1:
+        return run(model, batch, request.inputs)
+    recording = found.recordings[request.layers[0].label] = Recording(model, request.layers[0])
+    with recording:
+        return recording.run(batch, request.inputs)
 
 
 def _read(found: Measured, raw: Any) -> None:
@@ -324,8 +343,9 @@ class _Backward:
         request, found = self._request, self._found
         if request.choose and not found.observer.candidates:
             raise LayerError(_NO_CANDIDATE)
-        refuse_unsound(self._scores)
-        straighten(self._scores)
+        self._nodes = list(graph([self._scores]))  # gone through once for all
+        refuse_unsound(self._scores, self._nodes)
+        straighten(self._nodes)
         if not self._scores.requires_grad and self._source.differentiable:
             raise GradientError(CONSTANT_TARGET)
         if not self._scores.requires_grad:
@@ -351,7 +371,7 @@ class _Backward:
             self._found.layer_gradients[layer.label] = self._arrived(gradient, layer)
 
     def _under(self, rule: BackwardRule, *, retain: bool) -> None:
-        activations = find_activations(self._scores, rule)
+        activations = find_activations(self._nodes, rule)
         if warning := check(activations, rule):
             self._found.warnings.append(warning)
         with applied(rule, activations.treated):

@@ -11,7 +11,7 @@ import functools
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,16 +33,34 @@ class _LostError(Exception):
 
 
 @dataclass
+class _Kept:
+    """A tensor of the model's own, and how often it had been changed in place when it was seen; -1 if not counted."""
+
+    tensor: Tensor
+    version: int
+
+    @property
+    def now(self) -> int:
+        """How often it has been changed by now."""
+        return -1 if self.tensor.is_inference() else self.tensor._version
+
+    @property
+    def changed(self) -> bool:
+        """Whether it was changed since, as far as can be told."""
+        return self.version < 0 or self.now != self.version
+
+
+@dataclass
 class _Call:
     """A call that had finished before the layer: its module, and a copy of what it returned for one image.
 
-    `kept` are the model's own tensors and how often they had been changed when the call finished; `fresh` says that the
-    model changes them in place later on, so that each replay needs copies of its own.
+    `kept` are the tensors that it returned; `fresh` says that the model changes them in place later on, other than in
+    calls that are not made again, so that each replay needs copies of its own.
     """
 
     module: nn.Module
     output: Any
-    kept: list[tuple[Tensor, int]]
+    kept: list[_Kept]
     fresh: bool = False
 
     @property
@@ -70,19 +88,27 @@ class Tail:
         layer: in one of its calls.
         layout: where the positions are in what the layer returns; None for a layer without.
         inputs: what else the model is called with, for this image.
+        recording: of a run on this image; None: one is made.
 
     Attributes:
         short: whether only what comes after the layer is run; else the whole model, as its parts cannot be told apart.
     """
 
     def __init__(
-        self, model: nn.Module, image: Tensor, layer: Layer, layout: Layout | None, inputs: ModelInputs
+        self,
+        model: nn.Module,
+        image: Tensor,
+        layer: Layer,
+        layout: Layout | None,
+        inputs: ModelInputs,
+        recording: Recording | None = None,
     ) -> None:
         self._model, self._image, self._layer, self._layout, self._inputs = model, image, layer, layout, inputs
-        with _fast_path_off():
-            recording = _Recording(model, layer)
+        if recording is None:
+            recording = Recording(model, layer)
             with recording, torch.no_grad():
-                self._raw = run(model, image.clone(), inputs)
+                recording.run(image.clone(), inputs)
+        self._raw, self._overwrites = recording.raw, recording.overwrites
         self._returned, self._before, self._written = recording.returned, recording.before, recording.written
         self.short = self._before is not None and self._works(recording.trace)
 
@@ -99,12 +125,16 @@ class Tail:
         first = next(tensors(self._returned))
         changed = changed.to(first.device, first.dtype)
         shaped = self._layout.filled(first, changed) if self._layout else changed.reshape(-1, *first.shape[1:])
+        shaped = shaped.clone() if self._written else shaped
+        if isinstance(self._returned, Tensor):
+            return shaped
         others = _mapped(self._returned, lambda t: t.repeat_interleave(len(changed), 0) if _is_batch(t) else t.clone())
-        return with_first_tensor(others, shaped.clone() if self._written else shaped)
+        return with_first_tensor(others, shaped)
 
     def _run(self, count: int) -> Any:
         inputs = self._inputs.picked([0] * count, 1)
-        return run(self._model, self._image.repeat_interleave(count, 0), inputs)
+        images = self._image.expand(count, *self._image.shape[1:])
+        return run(self._model, images.clone() if self._overwrites else images, inputs)
 
     def _whole(self, changed: Tensor) -> Any:
         """By a whole run, in which the layer's output is exchanged."""
@@ -171,14 +201,16 @@ class Tail:
         return _alike(short, whole) and _alike([t[:1] if _is_batch(t, 2) else t for t in short], alone)
 
 
-class _Recording:
+class Recording:
     """Keeps what modules return in one run of a model until a layer has finished; a context manager.
 
     Attributes:
+        raw: what the model returned.
+        overwrites: whether it changes in place the images that it is given.
         returned: what the layer returned.
         written: whether the model changes that in place later on.
         before: the calls that had finished before it, whose callers had not; then None, for the layer itself. None
-            instead of the list where the layer did not run, or where it is called by a module that does not hold it.
+            instead of the list where it was not seen to run, as when a module calls it that does not hold it.
         trace: the names of all modules in the order in which they finished.
     """
 
@@ -187,12 +219,14 @@ class _Recording:
         self._names = {module: name for name, module in model.named_modules()}
         holders = (m for m in self._names if m is not layer.module)
         self._above = {module for module in holders if any(part is layer.module for part in module.modules())}
-        self._open: list[tuple[nn.Module, list[_Call | None]]] = []  # the calls that are under way
+        self._open: list[tuple[nn.Module, list[_Call]]] = []  # the calls that are under way
         self._calls, self._thread = 0, threading.get_ident()
         self._trace: list[str] = []
+        self.raw: Any = None
+        self.overwrites = False
         self.returned: Any = None
         self.written = False
-        self._kept: list[tuple[Tensor, int]] = []
+        self._kept: list[_Kept] = []
         self.before: list[_Call | None] | None = None
 
     @property
@@ -200,54 +234,61 @@ class _Recording:
         """The names of the modules that ran."""
         return tuple(self._trace)
 
+    def run(self, image: Tensor, inputs: ModelInputs) -> Any:
+        """Run the model on one image, which is its own to change; gives what it returns."""
+        version = image._version
+        raw = run(self._model, image, inputs)
+        self.overwrites = image._version > version
+        self.raw = _mapped(raw, Tensor.clone)
+        return raw
+
     def __enter__(self) -> None:
-        self._exchange = _exchanged(self._names, self._called)
-        self._exchange.__enter__()
+        self._stack = ExitStack()
+        self._stack.enter_context(_fast_path_off())
+        self._stack.enter_context(_exchanged(self._names, self._called))
 
     def __exit__(self, *exception: Any) -> None:
-        self._exchange.__exit__(*exception)
-        self.written = _changed(self._kept)
+        self._stack.close()
+        self.written = any(kept.changed for kept in self._kept)
         for call in self.before or []:
             if call:
-                call.fresh = _changed(call.kept)
+                call.fresh = any(kept.changed for kept in call.kept)
                 call.kept.clear()
 
     def _called(self, module: nn.Module, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         if threading.get_ident() != self._thread:
             return forward(*args, **kwargs)
+        if self.before is not None or not all(caller in self._above for caller, _ in self._open):
+            return self._passed(module, forward(*args, **kwargs))
+        earlier = [(kept, kept.now) for _, calls in self._open for call in calls for kept in call.kept]
         self._open.append((module, []))
         try:
             output = forward(*args, **kwargs)
         finally:
             self._open.pop()
+        if self._finished(module, output):  # what it changed in place will not be changed, as it will not run
+            for kept, version in earlier:
+                kept.version += kept.now - version
+        return self._passed(module, output)
+
+    def _passed(self, module: nn.Module, output: Any) -> Any:
         self._trace.append(self._names[module])
-        if self.before is None:
-            self._finished(module, output)
         return output
 
-    def _finished(self, module: nn.Module, output: Any) -> None:
+    def _finished(self, module: nn.Module, output: Any) -> bool:
+        """Keep a call whose caller goes on; gives whether it will not run again."""
+        if self.before is not None or not self._open:
+            return False
+        kept = [_Kept(tensor, -1 if tensor.is_inference() else tensor._version) for tensor in tensors(output)]
+        call = _Call(module, _mapped(output, Tensor.clone), kept)
         if module is self._layer.module:
             self._calls += 1
             if self._calls == (self._layer.call or 1):
-                self._end(output)
-                return
-        if self._open and all(caller in self._above for caller, _ in self._open):
-            self._open[-1][1].append(_Call(module, _mapped(output, Tensor.clone), _kept(output)))
-
-    def _end(self, output: Any) -> None:
-        self.returned, self._kept = _mapped(output, Tensor.clone), _kept(output)
-        if all(caller in self._above for caller, _ in self._open):
-            self.before = [*(call for _, calls in self._open for call in calls), None]
-
-
-def _kept(output: Any) -> list[tuple[Tensor, int]]:
-    """The tensors of an output, and how often each was changed in place so far; -1 where that is not counted."""
-    return [(tensor, -1 if tensor.is_inference() else tensor._version) for tensor in tensors(output)]
-
-
-def _changed(kept: list[tuple[Tensor, int]]) -> bool:
-    """Whether any was changed in place since, as far as can be told."""
-    return any(version < 0 or tensor._version != version for tensor, version in kept)
+                self.returned, self._kept = call.output, kept
+                self.before = [*(call for _, calls in self._open for call in calls), None]
+                return True
+        self._open[-1][1].append(call)
+        return call.stands
 
 
 @contextmanager

@@ -120,10 +120,10 @@ def _hides(node: Node, kind: str) -> str | None:
     return None
 
 
-def find_activations(score: Tensor, rule: BackwardRule) -> Activations:
-    """Walk the graph of `score` and sort its activation nodes by what `rule` does with them."""
+def find_activations(nodes: Iterable[Node], rule: BackwardRule) -> Activations:
+    """Sort the activations among the `nodes` of a graph by what `rule` does with them."""
     found = Activations()
-    for node in graph([score]):
+    for node in nodes:
         found.add(node, rule.also)
     return found
 

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
-
-from .rules import graph
+from torch.autograd.graph import Node
 
 _LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
-def straighten(scores: Tensor) -> None:
-    """Have every batch norm and instance norm that led to `scores` get its gradient in an order that it reads rightly.
+def straighten(nodes: Iterable[Node]) -> None:
+    """Have every batch norm and instance norm of a graph get its gradient in an order that it reads rightly.
 
     On the CPU (seen in torch 2.14) its backward mixes up channels and positions without a word where the first
     dimension is 1 and either its input or its gradient, but not both, is a sequence of tokens seen as a grid: channels
     last, with a stride of the first dimension that is of neither order. It always reads plain channels last rightly.
     """
-    for node in graph([scores]):
+    for node in nodes:
         if node.name().startswith("NativeBatchNormBackward"):
             node.register_prehook(_Straightened(_has_odd_input(node)))
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..engine.ascent import Ascent
 from ..engine.diagnose import refuse_unsound
-from ..engine.rules import BackwardRule, find_activations
+from ..engine.rules import BackwardRule, find_activations, graph
 from ..engine.straighten import straighten
 from ..errors import GradientError, ModelError, NonFiniteError
 from ..outputs import read_outputs
@@ -82,15 +82,15 @@ class Climber:
         gone: Tensor = torch.zeros((), device=start.values.device)
         alive = torch.zeros(len(start.values), dtype=torch.bool, device=start.values.device)
         for step in range(recipe.steps):
-            graph = start.images()
-            passes = [self._pass(some, images, step) for some, images in self._groups(objectives, graph.detach())]
+            made = start.images()
+            passes = [self._pass(some, images, step) for some, images in self._groups(objectives, made.detach())]
             values, gradient, arrived = (torch.cat(parts) for parts in zip(*passes, strict=True))
             alive |= arrived
             gone = gone + gradient.abs().mean(1)
             if recipe.normalised:
                 start.values.data += recipe.rate * gradient / _size(gradient)
             else:
-                (slope,) = torch.autograd.grad(graph, start.values, -gradient)
+                (slope,) = torch.autograd.grad(made, start.values, -gradient)
                 start.values.grad = slope / _size(slope)
                 optimiser.step()
             if step:
@@ -112,8 +112,8 @@ class Climber:
         leaf = images.clone().requires_grad_()
         values = self._values(objectives, self._recipe.wobble(leaf, step, self._seed) if self._recipe.wobble else leaf)
         if not step:
-            refuse_unsound(values)
-        straighten(values)
+            refuse_unsound(values, graph([values]))
+        straighten(graph([values]))
         return values.detach(), *self._gradient(values, leaf, opened=step < OPEN)
 
     def _reached(self, objectives: Sequence[Objective], start: Parametrisation) -> Tensor:
@@ -177,7 +177,7 @@ def _opened(values: Tensor) -> Iterator[None]:
         stopped = ~results[0].flatten(1).any(1)
         return (torch.where(stopped.view(-1, *[1] * (results[0].dim() - 1)), incoming[0], results[0]), *results[1:])
 
-    nodes = find_activations(values, BackwardRule("guided")).treated
+    nodes = find_activations(graph([values]), BackwardRule("guided")).treated
     handles = [node.register_hook(hook) for node in nodes]
     try:
         yield

@@ -17,6 +17,7 @@ from ..engine.ascent import Ascent
 from ..engine.borrow import borrowed
 from ..engine.diagnose import refuse_unsound
 from ..engine.inputs import make_inputs
+from ..engine.rules import graph
 from ..engine.straighten import straighten
 from ..errors import GradientError, InputError, NonFiniteError
 from ..photos import Photo, read
@@ -188,8 +189,9 @@ class _Dreamer:
             raise NonFiniteError("The layer answers NaN or infinity: the model's weights hold some, or it overflows.")
         if not value.requires_grad:
             raise GradientError("The layer does not depend on the image, so there is nothing to dream of.")
-        refuse_unsound(value[None])
-        straighten(value)
+        nodes = list(graph([value]))
+        refuse_unsound(value[None], nodes)
+        straighten(nodes)
         (gradient,) = torch.autograd.grad(value, moved)
         with torch.no_grad():
             change = gradient / (gradient.abs().mean() + 1e-12)
