@@ -183,7 +183,7 @@ def test_accelerated_maps_are_the_same_and_say_what_was_used(method: str) -> Non
     layer = "left" if method == "score_cam" else None
     plain = explained(method, **ASKED[method], layer=layer)
     quick = explained(method, **ASKED[method], layer=layer, accelerate=True)
-    np.testing.assert_allclose(quick.values, plain.values, atol=1e-3 * np.abs(plain.values).max())
+    np.testing.assert_allclose(quick.values, plain.values, atol=5e-3 * np.abs(plain.values).max())
     assert "faster" in quick.provenance
     assert "faster" not in plain.provenance
 
