@@ -63,6 +63,9 @@ def test_paused_it_learns_nothing(monkeypatch):
     torch.OutOfMemoryError("CUDA out of memory."),
     RuntimeError("[enforce fail at alloc_cpu.cpp:117] err == 0. DefaultCPUAllocator: can't allocate memory"),
     RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 12 bytes."),
+    RuntimeError("MPS backend out of memory (MPS allocated: 1 GB)."),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    RuntimeError("std::bad_alloc"),
     MemoryError(),
 ])  # fmt: skip
 def test_where_memory_runs_out_it_halves_and_never_grows_again(error):
@@ -91,3 +94,59 @@ def test_what_is_too_large_alone_and_other_errors_are_passed_on():
 
     with pytest.raises(RuntimeError, match="shapes"):
         list(Chunks(4).run(8, wrong))
+
+
+def test_the_last_chunk_may_be_the_one_that_is_too_large():
+    def work(start: int, stop: int) -> tuple[int, int]:
+        if stop > 9 and stop - start > 2:
+            raise MemoryError
+        return start, stop
+
+    found = [result for _, _, result in Chunks(4).run(11, work)]
+    assert [start for start, _ in found] == [0, *(stop for _, stop in found[:-1])]
+    assert found[-1][1] == 11
+    assert max(stop - start for start, stop in found if stop > 9) <= 2
+
+
+def test_after_memory_ran_out_a_later_run_begins_small(monkeypatch):
+    def scarce(start: int, stop: int) -> int:
+        if stop - start > 3:
+            raise MemoryError
+        return stop - start
+
+    cut = Chunks(8)
+    list(cut.run(16, scarce))
+    assert set(sizes(cut, 40, lambda n: 1.0, Clock(monkeypatch))) == {2}, "though larger ones would be quicker now"
+
+
+def test_what_failed_is_let_go_before_it_is_tried_again():
+    class Big:
+        alive = 0
+
+        def __init__(self):
+            Big.alive += 1
+
+        def __del__(self):
+            Big.alive -= 1
+
+    def work(start: int, stop: int) -> int:
+        assert Big.alive == 0, "the memory of the failed chunk is still held"
+        held = Big()
+        if stop - start > 2:
+            raise MemoryError
+        del held
+        return stop - start
+
+    assert [size for _, _, size in Chunks(8).run(8, work)] == [2, 2, 2, 2]
+
+
+def test_nothing_is_run_where_nothing_is_asked():
+    assert not list(Chunks(4).run(0, lambda start, stop: 1 / 0))
+
+
+def test_interruptions_are_no_want_of_memory():
+    def stop_it(start: int, stop: int) -> None:
+        raise KeyboardInterrupt("out of memory")
+
+    with pytest.raises(KeyboardInterrupt):
+        list(Chunks(4).run(8, stop_it))

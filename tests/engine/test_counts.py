@@ -88,7 +88,7 @@ def test_ablating_all_channels_of_the_last_stage_costs_a_few_forwards() -> None:
         with Convolutions() as ran:
             explainer.explain(x, "ablation_cam", target=1, layer="layer4")
         counts.append(ran.count)
-    assert counts == [2 * 20, 20], "the image itself, and once the trial, for 512 channels"
+    assert counts == [3 * 20, 20], "the image itself, and once the trial by two runs, for 512 channels"
 
 
 def live_bytes(job: Callable[[], Any]) -> int:

@@ -4,113 +4,27 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import timm
 import torch
 import torchvision
 import transformers
+from replaying import NEEDS, Convolutions, Hostile, ask, assert_right, many_relus, pixels
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint
 
 import seewhy
 from seewhy.engine.borrow import borrowed
-from seewhy.engine.capture import Captured
 from seewhy.engine.choice import Choice
 from seewhy.engine.evaluations import Evaluations
-from seewhy.engine.inputs import ModelInputs, make_inputs
+from seewhy.engine.inputs import make_inputs
 from seewhy.engine.passes import Request
-from seewhy.engine.record import Needs
 from seewhy.layers import find_layers
-from seewhy.outputs import read_outputs
 from seewhy.scoring import Scoring, find_targets
 from seewhy.testing import small_cnn, unchanged
-
-NEEDS = Needs(activation=True, evaluations=True)
-
-
-def pixels(count: int = 1, size: tuple[int, int] = (32, 32)) -> Tensor:
-    return torch.rand(count, 3, *size, generator=torch.Generator().manual_seed(5))
-
-
-class Asked(NamedTuple):
-    """The scores of changed activations by replay, those of whole runs, and whether only the rest was run."""
-
-    found: Tensor
-    expected: Tensor
-    short: bool
-
-
-def ask(
-    model: nn.Module, layer: str, x: Tensor | None = None, inputs: ModelInputs | None = None, most: int | None = None
-) -> Asked:
-    """Three changes of the layer's activation for each image: its own, another, and a channel at 0."""
-    x, inputs = pixels() if x is None else x, inputs or ModelInputs()
-    model.eval()
-    with unchanged(model), borrowed(model):
-        choice = Choice(model)
-        request = Request((NEEDS,), tuple(find_layers(model, layer)), inputs=inputs, most=most)
-        scoring = Scoring(find_targets(1, len(x)))
-        measured = choice.measure(request, x, scoring)
-        again = measured.record(NEEDS, measured.layers[0]).evaluations
-        value = measured.layers[0].value
-
-        def change(rows: Tensor, numbers: Tensor) -> Tensor:
-            own = value[rows]
-            other = own.flip(1) * 0.7 + 0.1
-            off = own.clone()
-            off[:, 0] = 0
-            which = numbers.view(-1, *(1 for _ in own.shape[1:]))
-            return torch.where(which == 0, own, torch.where(which == 1, other, off))
-
-        found = again.layer_scores(change, 3)
-        expected = whole(model, layer, x, inputs, measured.layers[0], change)
-        return Asked(found, expected, not again.warnings)
-
-
-def whole(model: nn.Module, layer: str, x: Tensor, inputs: ModelInputs, captured: Captured, change: Any) -> Tensor:
-    """By a hook of its own on whole runs of single images."""
-    name, _, call = layer.partition("#")
-    module, scores = model.get_submodule(name), torch.zeros(len(x), 3, dtype=torch.float64)
-    for image, number in itertools.product(range(len(x)), range(3)):
-        new, calls = change(torch.tensor([image]), torch.tensor([number])), itertools.count(1)
-
-        def exchange(_: Any, __: Any, output: Any, new: Tensor = new, calls: Any = calls) -> Any:
-            if next(calls) != int(call or 1):
-                return None
-            first = output if isinstance(output, Tensor) else next(iter(dict(output).values())) if isinstance(
-                output, dict) else output[0]  # fmt: skip
-            layout = captured.layout
-            shaped = new.view(first.shape) if layout is None else layout.filled(first.clone(), new)
-            if isinstance(output, Tensor):
-                return shaped.clone()
-            if isinstance(output, dict):
-                return type(output)({**output, next(iter(output)): shaped.clone()})
-            return (shaped.clone(), *output[1:])
-
-        handle = module.register_forward_hook(exchange)
-        fast = torch.backends.mha.get_fastpath_enabled()
-        torch.backends.mha.set_fastpath_enabled(False)
-        try:
-            with torch.no_grad():
-                args, kwargs = inputs.part(image, image + 1, len(x)).arguments(x[image : image + 1].clone())
-                raw = model(*args, **kwargs)
-        finally:
-            handle.remove()
-            torch.backends.mha.set_fastpath_enabled(fast)
-        found = read_outputs(raw, 1)
-        scores[image, number] = found.scores[0, 1] if found.scores is not None else torch.nan
-    return scores
-
-
-def assert_right(asked: Asked, *, short: bool = True) -> None:
-    scale = asked.expected.abs().max()
-    assert (asked.found - asked.expected).abs().max() <= 1e-4 * scale
-    assert asked.short == short
-
 
 REAL: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "resnet": (lambda: torchvision.models.resnet18(num_classes=5), "layer4"),
@@ -146,22 +60,6 @@ def test_real_architectures_are_replayed(name: str) -> None:
             nn.init.normal_(module.weight)  # torchvision's ViT begins with zeros
     small = name in ("vit", "timm's vit", "swin", "Hugging Face")
     assert_right(ask(model, layer, pixels(size=(32, 32) if small else (64, 96))))
-
-
-class Hostile(nn.Module):
-    """A few layers; what happens between them is what a test says."""
-
-    def __init__(self, run: Callable[[Any, Tensor], Tensor], **more: nn.Module) -> None:
-        super().__init__()
-        self.run = run
-        self.a, self.b, self.c = (nn.Conv2d(i, 6, 3, padding=1) for i in (3, 6, 6))
-        self.relu, self.head = nn.ReLU(), nn.Linear(6, 4)
-        for name, module in more.items():
-            self.add_module(name, module)
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.head(self.run(self, x).mean((2, 3)))
-        return out
 
 
 class Pair(nn.Module):
@@ -215,10 +113,6 @@ def earlier_changed(m: Any, x: Tensor) -> Tensor:
 def concatenated(m: Any, x: Tensor) -> Tensor:
     one, two = m.a(x), m.relu(m.a(x))
     return m.b(one) + m.c(m.relu(m.b(two))) + torch.cat([one, two], 1)[:, 3:9]
-
-
-def many_relus(m: Any, x: Tensor) -> Tensor:
-    return m.relu(m.c(m.relu(m.b(m.relu(m.a(x))))))
 
 
 def pairs(m: Any, x: Tensor) -> Tensor:
@@ -372,16 +266,6 @@ def test_a_layer_that_nobody_reads_changes_nothing() -> None:
     assert float(asked.found.std()) == 0
 
 
-class Convolutions(TorchFunctionMode):
-    """Counts convolutions."""
-
-    count = 0
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.count += getattr(func, "__name__", "") == "conv2d"
-        return func(*args, **(kwargs or {}))
-
-
 def test_only_the_rest_is_run_and_what_was_tried_once_is_not_tried_again() -> None:
     model = torchvision.models.resnet18(num_classes=4).eval()
     with borrowed(model):
@@ -394,12 +278,12 @@ def test_only_the_rest_is_run_and_what_was_tried_once_is_not_tried_again() -> No
             with Convolutions() as ran:
                 again.layer_scores(lambda rows, _: value[rows] * 2, 200)
             counts.append(ran.count)
-    assert counts == [20, 0], "a whole run to try it, then none: the run on the image itself was recorded"
+    assert counts == [40, 0], "two whole runs to try it, then none: the run on the image itself was recorded"
 
 
 @pytest.mark.filterwarnings("ignore:.*is 0 everywhere:seewhy.SeewhyWarning")
 @pytest.mark.parametrize("where", ["stem", "stem.1", "left", "right", "body", "head", ""])
-@pytest.mark.parametrize("call", [1, 2, 3, 4])
+@pytest.mark.parametrize("call", [1, 2, 3, 4, 5, 6])
 def test_the_model_comes_back_after_an_interruption_anywhere(where: str, call: int) -> None:
     model = small_cnn()
     calls = itertools.count()

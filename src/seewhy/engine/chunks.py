@@ -11,7 +11,10 @@ import torch
 T = TypeVar("T")
 _WORTH = 0.97  # of the time for each, below which another size is better
 _TRIES = 2  # of each size; the quicker one counts
-_OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "cannot allocate memory")
+_OUT_OF_MEMORY = (
+    "out of memory", "can't allocate memory", "not enough memory", "cannot allocate memory", "status_alloc_failed",
+    "bad_alloc",
+)  # fmt: skip
 
 
 class Chunks:
@@ -53,7 +56,7 @@ class Chunks:
             if self._cuda:
                 torch.cuda.synchronize()
         except (RuntimeError, MemoryError) as error:
-            if stop - start == 1 or not _ran_out(error):
+            if stop - start == 1 or not ran_out(error):
                 raise
         else:
             self._note(stop - start, (time.perf_counter() - began) / (stop - start))
@@ -87,7 +90,8 @@ class Chunks:
         return best
 
 
-def _ran_out(error: BaseException) -> bool:
+def ran_out(error: BaseException) -> bool:
+    """Whether an error says that memory ran out."""
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(
         sign in str(error).lower() for sign in _OUT_OF_MEMORY
     )

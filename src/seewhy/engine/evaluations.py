@@ -100,28 +100,30 @@ class Evaluations:
         def ask(images: Tensor, numbers: Tensor) -> Tensor:
             def score(model: nn.Module, changed: Tensor) -> Tensor:
                 with torch.no_grad():
-                    raw = run(model, changed, self._request.inputs.picked(images.tolist(), len(self._batch)))
+                    inputs = self._request.inputs.picked(images.tolist(), len(self._batch))
+                    raw = run(model, changed.clone(), inputs)  # which the model may change in place
                 return self._read(raw, images, changed)
 
-            changed = _own(change(images * self._scoring.each, numbers))
-            return faster(score, changed, alike_scores)
+            return faster(score, change(images * self._scoring.each, numbers), alike_scores)
 
-        return self._gathered(count, self._in_chunks(asked, "scores", ask, faster))
+        with self._bar(len(asked[0])) as shown:
+            return self._gathered(count, self._in_chunks(asked, "scores", ask, shown, faster))
 
     def layer_scores(self, change: Change, count: int, where: Tensor | None = None) -> Tensor:
         """As `scores`, of changed activations ``(b, C, h, w)`` at the layer: only what comes after it is run again."""
 
-        def each() -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        def each(shown: Any) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
             for image in range(len(self._batch)):
                 tail = self._tail(image)
 
                 def ask(images: Tensor, numbers: Tensor, tail: Tail = tail) -> Tensor:
-                    raw = tail(change(images * self._scoring.each, numbers))
-                    return self._read(raw, images, self._batch)
+                    changed = change(images * self._scoring.each, numbers)
+                    return self._read(tail(_own(changed)), images, self._batch)
 
-                yield from self._in_chunks(self._asked(count, where, [image]), "tails", ask)
+                yield from self._in_chunks(self._asked(count, where, [image]), self._kind(tail), ask, shown)
 
-        return self._gathered(count, each())
+        with self._bar(len(self._asked(count, where, range(len(self._batch)))[0])) as shown:
+            return self._gathered(count, each(shown))
 
     def records(self, change: Change, count: int, needs: Needs) -> Iterator[Asked]:
         """What the passes over the changed images give, chunk by chunk, as a method with these `needs` gets it."""
@@ -141,8 +143,12 @@ class Evaluations:
 
             return faster(measured, change(images * self._scoring.each, numbers), _alike_records)
 
-        for images, numbers, record in self._in_chunks(asked, "records", ask, faster):
-            yield Asked(*self._paired(images, numbers), record)
+        with self._bar(len(asked[0])) as shown:
+            for images, numbers, record in self._in_chunks(asked, "records", ask, shown, faster):
+                yield Asked(*self._paired(images, numbers), record)
+
+    def _bar(self, count: int) -> Any:
+        return bar(self._progress, count, doing="asking again", unit="image")
 
     def _faster(self, count: int) -> Faster:
         """What runs whole evaluations, of which there will be so many; the same for all images of a call."""
@@ -163,7 +169,12 @@ class Evaluations:
         return found, numbers
 
     def _in_chunks(
-        self, asked: tuple[Tensor, Tensor], kind: str, ask: Callable[[Tensor, Tensor], T], faster: Faster | None = None
+        self,
+        asked: tuple[Tensor, Tensor],
+        kind: str,
+        ask: Callable[[Tensor, Tensor], T],
+        shown: Any,
+        faster: Faster | None = None,
     ) -> Iterator[tuple[Tensor, Tensor, T]]:
         """What `ask` gives for each chunk of what is asked; chunks of one `kind` have the size that was quickest."""
         images, numbers = asked
@@ -174,16 +185,23 @@ class Evaluations:
             chunks.paused = faster is not None and faster.deciding
             return result
 
-        with bar(self._progress, len(images), doing="asking again", unit="image") as shown:
-            for start, stop, result in chunks.run(len(images), part):
-                shown.update(stop - start)
-                yield images[start:stop], numbers[start:stop], result
+        for start, stop, result in chunks.run(len(images), part):
+            shown.update(stop - start)
+            yield images[start:stop], numbers[start:stop], result
         if faster:
             self.faster = faster.said
 
+    def _kind(self, tail: Tail) -> str:
+        """Which evaluations are alike: those after another layer take another time."""
+        if tail.short:
+            return f"after {self._layer and self._layer.label}"
+        return "alone" if tail.alone else "scores"
+
     def _chunks(self, kind: str) -> Chunks:
         most, device = self._request.most, self._batch.device
-        if kind == "tails":
+        if kind == "alone":
+            return Chunks(1, 1, device)
+        if kind not in ("scores", "records"):
             return Chunks(_FIRST_TAILS, most, device)
         if self._speed.compile:
             return Chunks(COMPILED, COMPILED, device)

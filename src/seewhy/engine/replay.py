@@ -8,28 +8,43 @@ between modules too. Nothing is traced. Whether it may be done so is tried once 
 from __future__ import annotations
 
 import functools
+import itertools
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from copy import copy
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..layers import Layer, tensors, with_first_tensor
+from ..errors import LayerNotRunError
+from ..layers import Layer, tensors
 from ..layouts import Layout
+from .chunks import ran_out
 from .inputs import ModelInputs
 from .passes import run
 
-_tried: weakref.WeakKeyDictionary[nn.Module, dict[Any, bool]] = weakref.WeakKeyDictionary()
+_tried: weakref.WeakKeyDictionary[nn.Module, dict[Any, _Way]] = weakref.WeakKeyDictionary()
+_fast_paths: list[bool] = []  # what was set before, once for each that has it switched off
+_lock = threading.Lock()
 _ROUNDING = 1024  # units in the last place, of the largest output, by which a replay may differ from a whole run
 _HALF = 4  # the same where they are as coarse as those of half precision
 
 
 class _LostError(Exception):
     """The model does not run as it did when it was recorded."""
+
+
+class _Way(Enum):
+    """How a model gives what it should for changed activations at a layer."""
+
+    SHORT = "only what comes after the layer is run"
+    WHOLE = "all of it is run"
+    ALONE = "all of it is run, for one activation at a time"
 
 
 @dataclass
@@ -55,7 +70,8 @@ class _Call:
     """A call that had finished before the layer: its module, and a copy of what it returned for one image.
 
     `kept` are the tensors that it returned; `fresh` says that the model changes them in place later on, other than in
-    calls that are not made again, so that each replay needs copies of its own.
+    calls that are not made again, so that each replay needs copies of its own. `output` is None where it is of a type
+    that cannot be copied.
     """
 
     module: nn.Module
@@ -68,6 +84,11 @@ class _Call:
         """Whether the module need not run again: all it returned has an entry for the one image."""
         found = list(tensors(self.output))
         return bool(found) and all(tensor.dim() and len(tensor) == 1 for tensor in found)
+
+    @property
+    def spoilt(self) -> bool:
+        """Whether a replay changed in place what is to be answered."""
+        return any(not tensor.is_inference() and tensor._version for tensor in tensors(self.output))
 
     def answer(self, count: int) -> Any:
         """What the module returned, for so many images."""
@@ -92,6 +113,7 @@ class Tail:
 
     Attributes:
         short: whether only what comes after the layer is run; else the whole model, as its parts cannot be told apart.
+        alone: whether the model must be given one activation at a time.
     """
 
     def __init__(
@@ -110,7 +132,9 @@ class Tail:
                 recording.run(image.clone(), inputs)
         self._raw, self._overwrites = recording.raw, recording.overwrites
         self._returned, self._before, self._written = recording.returned, recording.before, recording.written
-        self.short = self._before is not None and self._works(recording.trace)
+        self._shown = image.clone()  # to replays; one that writes to it is the last
+        way = self._way(recording.trace)
+        self.short, self.alone = way is _Way.SHORT, way is _Way.ALONE
 
     def __call__(self, changed: Tensor) -> Any:
         """What the model returns where the layer gives `changed` ``(b, C, *grid)``, or ``(b, C)``."""
@@ -126,86 +150,110 @@ class Tail:
         changed = changed.to(first.device, first.dtype)
         shaped = self._layout.filled(first, changed) if self._layout else changed.reshape(-1, *first.shape[1:])
         shaped = shaped.clone() if self._written else shaped
-        if isinstance(self._returned, Tensor):
-            return shaped
-        others = _mapped(self._returned, lambda t: t.repeat_interleave(len(changed), 0) if _is_batch(t) else t.clone())
-        return with_first_tensor(others, shaped)
+        remaining = itertools.count()
 
-    def _run(self, count: int) -> Any:
-        inputs = self._inputs.picked([0] * count, 1)
-        images = self._image.expand(count, *self._image.shape[1:])
-        return run(self._model, images.clone() if self._overwrites else images, inputs)
+        def fill(tensor: Tensor) -> Tensor:
+            if next(remaining) == 0:
+                return shaped
+            return tensor.repeat_interleave(len(changed), 0) if _is_batch(tensor) else tensor.clone()
+
+        return _mapped(self._returned, fill)
+
+    def _run(self, images: Tensor) -> Any:
+        return run(self._model, images, self._inputs.picked([0] * len(images), 1))
 
     def _whole(self, changed: Tensor) -> Any:
         """By a whole run, in which the layer's output is exchanged."""
-        calls = 0
+        calls, wanted = 0, self._layer.call or 1
 
         def exchange(*_: Any) -> Any:
             nonlocal calls
             calls += 1
-            return filled if calls == (self._layer.call or 1) else None
+            return filled if calls == wanted else None
 
         filled = self._filled(changed)
         handle = self._layer.module.register_forward_hook(exchange)
         try:
-            return self._run(len(changed))
+            raw = self._run(self._image.repeat_interleave(len(changed), 0))
         finally:
             handle.remove()
+        if calls < wanted:
+            raise LayerNotRunError(f"Layer {self._layer.label!r} ran at first, and did not when the model ran again.")
+        return raw
 
     def _replayed(self, changed: Tensor) -> Any:
         """By a run in which what had finished before the layer does not run again."""
-        waiting = list(reversed(self._before or []))
-        filled: Any = self._filled(changed)
+        calls = self._before or []
+        waiting, filled, lost = list(reversed(calls)), self._filled(changed), False
 
         def answer(module: nn.Module, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+            nonlocal lost
             if not waiting:
                 return forward(*args, **kwargs)
             call = waiting.pop()
-            if call is not None and call.module is not module:
-                raise _LostError(f"{type(module).__name__} runs where {type(call.module).__name__} did")
+            if module is not (call.module if call else self._layer.module):
+                lost = True  # which the model may hide
+                raise _LostError
             if call is None:
-                if module is not self._layer.module:
-                    raise _LostError(f"{type(module).__name__} runs where the layer did")
                 return filled
             return call.answer(len(changed)) if call.stands else forward(*args, **kwargs)
 
-        modules = dict.fromkeys([*(call.module for call in waiting if call), self._layer.module])
-        with _exchanged(modules, answer):
-            return self._run(len(changed))
+        modules = dict.fromkeys([*(call.module for call in calls if call), self._layer.module])
+        try:
+            with _exchanged(modules, answer):
+                raw = self._run(self._images(len(changed)))
+        except Exception as error:  # of whatever kind: if it is the model's own, whole runs have it too
+            if ran_out(error):
+                raise
+            raise _LostError from error
+        finally:
+            self.short = self.short and not self._shown._version and not any(call.spoilt for call in calls if call)
+        if lost or waiting or not self.short:
+            raise _LostError
+        return raw
 
-    def _works(self, trace: tuple[str, ...]) -> bool:
-        """Whether replays give what whole runs give; tried once for each way through the model."""
+    def _images(self, count: int) -> Tensor:
+        """The image, for a replay: few of its parts look at it."""
+        images = self._shown.expand(count, *self._shown.shape[1:])
+        return images.clone() if self._overwrites else images
+
+    def _way(self, trace: tuple[str, ...]) -> _Way:
+        """How replays or whole runs give what they should; tried once for each way through the model."""
         known = _tried.setdefault(self._model, {})
-        key = (
-            self._layer.label,
-            tuple(self._image.shape),
-            self._image.dtype,
-            self._layout and self._layout.name,
-            trace,
-        )
+        layout, hooks = self._layout and self._layout.name, tuple(self._layer.module._forward_hooks)
+        key = self._layer.label, hooks, tuple(self._image.shape), self._image.dtype, layout, trace
         if key not in known:
             with torch.no_grad(), _fast_path_off():
-                known[key] = self._agrees()
+                known[key] = self._try()
         return known[key]
 
-    def _agrees(self) -> bool:
+    def _try(self) -> _Way:
         """Try it with two activations: the layer's own, and another one."""
         first = next(tensors(self._returned))
         own = self._layout.channels_first(first) if self._layout else first.flatten(1)
-        both = torch.cat([own, own.roll(1, 1) * 0.5 + own.flip(-1)])
-        try:
-            short = [*tensors(self._replayed(both))]
-        except Exception:  # of whatever kind: the model is not made for this
-            return False
-        whole, alone = [*tensors(self._whole(both))], [*tensors(self._raw)]
-        return _alike(short, whole) and _alike([t[:1] if _is_batch(t, 2) else t for t in short], alone)
+        both = torch.cat([own, own.roll(1, 1) * 0.5 + own.flip(-1) + 0.1])
+        with suppress(Exception):  # of whatever kind: the model is not made for this
+            expected = self._raw, self._whole(both[1:])
+            if self._before is not None and self._replays(both, expected):
+                return _Way.SHORT
+            if _are(self._whole(both), expected):
+                return _Way.WHOLE
+        return _Way.ALONE
+
+    def _replays(self, both: Tensor, expected: Sequence[Any]) -> bool:
+        """Whether replays give what is expected, and do so again."""
+        self.short = True
+        with suppress(Exception):
+            self._run(self._image.flip(-1) * 0.5)  # what the model may keep from run to run is now of another image
+            return _are(self._replayed(both), expected) and _are(self._replayed(both[1:]), expected[1:])
+        return False
 
 
 class Recording:
     """Keeps what modules return in one run of a model until a layer has finished; a context manager.
 
     Attributes:
-        raw: what the model returned.
+        raw: the tensors that the model returned.
         overwrites: whether it changes in place the images that it is given.
         returned: what the layer returned.
         written: whether the model changes that in place later on.
@@ -222,7 +270,7 @@ class Recording:
         self._open: list[tuple[nn.Module, list[_Call]]] = []  # the calls that are under way
         self._calls, self._thread = 0, threading.get_ident()
         self._trace: list[str] = []
-        self.raw: Any = None
+        self.raw: list[Tensor] = []
         self.overwrites = False
         self.returned: Any = None
         self.written = False
@@ -239,7 +287,7 @@ class Recording:
         version = image._version
         raw = run(self._model, image, inputs)
         self.overwrites = image._version > version
-        self.raw = _mapped(raw, Tensor.clone)
+        self.raw = [tensor.clone() for tensor in tensors(raw)]
         return raw
 
     def __enter__(self) -> None:
@@ -280,7 +328,7 @@ class Recording:
         if self.before is not None or not self._open:
             return False
         kept = [_Kept(tensor, -1 if tensor.is_inference() else tensor._version) for tensor in tensors(output)]
-        call = _Call(module, _mapped(output, Tensor.clone), kept)
+        call = _Call(module, _copied(output), kept)
         if module is self._layer.module:
             self._calls += 1
             if self._calls == (self._layer.call or 1):
@@ -315,12 +363,23 @@ def _exchanged(modules: Any, instead: Callable[..., Any]) -> Iterator[None]:
 @contextmanager
 def _fast_path_off() -> Iterator[None]:
     """Have transformer encoder layers call their parts, which without gradients they would not."""
-    before = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
+    with _lock:  # it is the whole process's: the first switches it off, and the last back
+        _fast_paths.append(_fast_paths[0] if _fast_paths else torch.backends.mha.get_fastpath_enabled())
+        torch.backends.mha.set_fastpath_enabled(False)
     try:
         yield
     finally:
-        torch.backends.mha.set_fastpath_enabled(before)
+        with _lock:
+            before = _fast_paths.pop()
+            if not _fast_paths:
+                torch.backends.mha.set_fastpath_enabled(before)
+
+
+def _copied(value: Any) -> Any:
+    """`value` with copies of its tensors; None where it is of a type that cannot be copied."""
+    with suppress(Exception):
+        return _mapped(value, Tensor.clone)
+    return None
 
 
 def _mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
@@ -328,12 +387,24 @@ def _mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
     if isinstance(value, Tensor):
         return change(value)
     if isinstance(value, dict):
-        changed = {key: _mapped(part, change) for key, part in value.items()}
-        return changed if type(value) is dict else type(value)(**changed)
+        changed = copy(value)
+        for key, part in value.items():
+            changed[key] = _mapped(part, change)
+        return changed
     if isinstance(value, list | tuple):
-        parts = [_mapped(part, change) for part in value]
-        return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
+        return _sequence(value, [_mapped(part, change) for part in value])
     return value
+
+
+def _sequence(like: Any, parts: list[Any]) -> Any:
+    if hasattr(like, "_fields"):
+        return type(like)(*parts)
+    try:
+        return type(like)(parts)
+    except TypeError:
+        if not isinstance(like, tuple):
+            raise
+        return tuple.__new__(type(like), parts)  # a type of the model's own, which is made of something else
 
 
 def _is_batch(tensor: Tensor, count: int = 1) -> bool:
@@ -353,3 +424,16 @@ def _close(a: Tensor, b: Tensor) -> bool:
     unit = torch.finfo(a.dtype).eps
     allowed = min(_ROUNDING * unit, _HALF * unit + 1e-3)
     return not b.numel() or bool(((a - b).abs() <= allowed * b.abs().max()).all())
+
+
+def _are(raw: Any, expected: Sequence[Any]) -> bool:
+    """Whether what a model returned for several images is what it returned for each of them."""
+    rows = [_row(raw, index, len(expected)) for index in range(len(expected))]
+    return all(_alike([*tensors(row)], [*tensors(one)]) for row, one in zip(rows, expected, strict=True))
+
+
+def _row(raw: Any, index: int, count: int) -> Any:
+    """What a model returned for one of so many images; detectors return a list of dictionaries."""
+    if isinstance(raw, list) and len(raw) == count and all(isinstance(part, dict) for part in raw):
+        return raw[index]
+    return [tensor[index : index + 1] if _is_batch(tensor, count) else tensor for tensor in tensors(raw)]

@@ -8,6 +8,7 @@ from .masked_cam import AblationCAM, ReciproCAM, ScoreCAM
 from .occlusion import Occlusion
 from .path import IntegratedGradients
 from .registry import list_methods, register
+from .repeating import Perturbing, Repeating
 from .smooth import SmoothGrad
 
 __all__ = [
@@ -21,7 +22,9 @@ __all__ = [
     "IntegratedGradients",
     "Method",
     "Occlusion",
+    "Perturbing",
     "ReciproCAM",
+    "Repeating",
     "Saliency",
     "ScoreCAM",
     "SmoothGrad",
