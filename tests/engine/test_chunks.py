@@ -145,8 +145,12 @@ def test_nothing_is_run_where_nothing_is_asked():
 
 
 def test_interruptions_are_no_want_of_memory():
+    tried = []
+
     def stop_it(start: int, stop: int) -> None:
+        tried.append(stop - start)
         raise KeyboardInterrupt("out of memory")
 
     with pytest.raises(KeyboardInterrupt):
         list(Chunks(4).run(8, stop_it))
+    assert tried == [4]
