@@ -238,6 +238,7 @@ def test_twelve_threads_on_one_model_give_what_one_gives():
             np.testing.assert_array_equal(result[key].values, explanation.values)
 
 
+@pytest.mark.sweep
 def test_a_thousand_explanations_do_not_grow_memory():
     explainer, batch = Explainer(small_cnn()), images(1)
 

@@ -349,6 +349,7 @@ def test_asking_at_a_layer_that_was_not_declared() -> None:
             record.evaluations.layer_scores(darker(x, 2), 2)
 
 
+@pytest.mark.sweep
 def test_many_images_of_a_real_network_in_any_chunks() -> None:
     model, x = torchvision.models.resnet18(num_classes=5).eval(), pixels(3, (64, 64))
     explainer, asked = Explainer(model), {"target": [0, 1, 2], "layer": "layer3.0.conv2"}

@@ -39,7 +39,8 @@ def fold(net: nn.Module, size: int = 64) -> tuple[nn.Module, int]:
 
 
 @pytest.mark.parametrize(("name", "count"), [
-    ("resnet18", 20), ("mobilenet_v3_small", 34), ("efficientnet_b0", 49), ("densenet121", 59), ("vgg11_bn", 8),
+    ("resnet18", 20), ("mobilenet_v3_small", 34), ("efficientnet_b0", 49), ("densenet121", 59),
+    pytest.param("vgg11_bn", 8, marks=pytest.mark.sweep),
 ])  # fmt: skip
 def test_folding_keeps_the_scores(name: str, count: int) -> None:
     net = randomised(getattr(torchvision.models, name)(num_classes=5)).double()
@@ -188,6 +189,7 @@ def test_accelerated_maps_are_the_same_and_say_what_was_used(method: str) -> Non
     assert "faster" not in plain.provenance
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(("method", "options"), [("occlusion", {"stride": 32}), ("score_cam", {"channels": 40})])
 def test_half_precision_is_fit_for_scores(method: str, options: dict[str, Any]) -> None:
     explainer, cat = samples.explainer(), samples.photo("cat")

@@ -74,7 +74,8 @@ def test_a_layer_that_does_not_run_is_refused():
          lambda net: net.head.fc),
         (lambda: torchvision.models.SwinTransformer([4, 4], 8, [1, 1], [1, 2], [2, 2]), lambda net: net.head),
         (lambda: torchvision.models.mobilenet_v3_small(weights=None), lambda net: net.classifier[3]),
-        (lambda: torchvision.models.vgg11(weights=None, num_classes=10), lambda net: net.classifier[6]),
+        pytest.param(lambda: torchvision.models.vgg11(weights=None, num_classes=10), lambda net: net.classifier[6],
+                     marks=pytest.mark.sweep),
     ],
     ids=["small", "resnet", "vit", "swin of timm", "swin", "mobilenet", "vgg"],
 )  # fmt: skip
