@@ -11,7 +11,7 @@ import copy
 import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import captum.attr  # type: ignore[import-untyped]
 import torch
@@ -245,6 +245,30 @@ def captum_grad_cam(net: nn.Module, x: Tensor, targets: Sequence[int], layer: st
 # --- methods that ask again
 
 
+class Form(NamedTuple):
+    """How a layer holds its positions: from its output to (N, C, h, w), and that output with others in their place."""
+
+    there: Callable[[Tensor], Tensor]
+    back: Callable[[Tensor, Tensor], Tensor]
+
+
+CHANNELS_FIRST = Form(lambda output: output, lambda output, changed: changed)
+CHANNELS_LAST = Form(lambda output: output.permute(0, 3, 1, 2), lambda output, changed: changed.permute(0, 2, 3, 1))
+
+
+def tokens(grid: tuple[int, int], prefix: int) -> Form:
+    """(N, prefix + h * w, C), the positions row by row."""
+
+    def there(output: Tensor) -> Tensor:
+        return output[:, prefix:].transpose(1, 2).unflatten(2, grid)
+
+    def back(output: Tensor, changed: Tensor) -> Tensor:
+        before = output[:, :prefix].expand(len(changed), -1, -1)
+        return torch.cat([before, changed.flatten(2).transpose(1, 2)], 1)
+
+    return Form(there, back)
+
+
 def whole_run(net: nn.Module, x: Tensor, layer: str, changed: Tensor) -> Tensor:
     """The scores of a whole run in which `layer` returns something else."""
     with torch.no_grad():
@@ -256,30 +280,39 @@ def whole_run(net: nn.Module, x: Tensor, layer: str, changed: Tensor) -> Tensor:
     return scores
 
 
-def ablation_cam(net: nn.Module, x: Tensor, targets: Sequence[int], layer: str) -> Tensor:
+def ablation_cam(net: nn.Module, x: Tensor, targets: Sequence[int], layer: str, form: Form = CHANNELS_FIRST) -> Tensor:
     """ReLU(sum of (S - S_k) / |S| A_k), S_k with channel k at 0 (Desai 2020, eq. 3-4)."""
 
     def explain(image: Tensor, target: int) -> Tensor:
         with torch.no_grad():
-            score, a = net(image)[0, target], activations(net, image, layer)
+            score, output = net(image)[0, target], activations(net, image, layer)
+            a = form.there(output)
             total = torch.zeros_like(a[:, 0])
             for some in torch.arange(a.shape[1]).split(64):
                 without = a.repeat(len(some), 1, 1, 1)
                 for row, k in enumerate(some):
                     without[row, k] = 0
-                fall = score - whole_run(net, image.repeat(len(some), 1, 1, 1), layer, without)[:, target]
+                changed = form.back(output, without)
+                fall = score - whole_run(net, image.repeat(len(some), 1, 1, 1), layer, changed)[:, target]
                 total += torch.einsum("k,khw->hw", fall / score.abs(), a[0, some])
             return total.relu()
 
     return one_by_one(x, targets, explain)
 
 
-def score_cam(net: nn.Module, x: Tensor, targets: Sequence[int], layer: str, channels: int | None = None) -> Tensor:
+def score_cam(
+    net: nn.Module,
+    x: Tensor,
+    targets: Sequence[int],
+    layer: str,
+    channels: int | None = None,
+    form: Form = CHANNELS_FIRST,
+) -> Tensor:
     """ReLU(sum of softmax(S(x * M_k)) A_k), M_k the channel at the input's size, from 0 to 1 (Wang 2019)."""
 
     def explain(image: Tensor, target: int) -> Tensor:
         with torch.no_grad():
-            a = activations(net, image, layer)
+            a = form.there(activations(net, image, layer))
             which = range(a.shape[1])
             if channels:
                 which = a[0].flatten(1).var(1).argsort(descending=True)[:channels].tolist()
@@ -295,12 +328,20 @@ def score_cam(net: nn.Module, x: Tensor, targets: Sequence[int], layer: str, cha
     return one_by_one(x, targets, explain)
 
 
-def recipro_cam(net: nn.Module, x: Tensor, targets: Sequence[int], layer: str, gaussian: bool = True) -> Tensor:
+def recipro_cam(
+    net: nn.Module,
+    x: Tensor,
+    targets: Sequence[int],
+    layer: str,
+    gaussian: bool = True,
+    form: Form = CHANNELS_FIRST,
+) -> Tensor:
     """The score with the activation at one position only, or under a Gaussian about it, from 0 to 1 (Byun 2022)."""
     weights = {0: 0.5, 1: 0.25} if gaussian else {0: 1.0}
 
     def explain(image: Tensor, target: int) -> Tensor:
-        a = activations(net, image, layer)
+        output = activations(net, image, layer)
+        a = form.there(output)
         height, width = a.shape[2:]
         scores = torch.zeros(1, height, width, dtype=a.dtype)
         for i in range(height):
@@ -309,7 +350,7 @@ def recipro_cam(net: nn.Module, x: Tensor, targets: Sequence[int], layer: str, g
                 for u in range(height):
                     for v in range(width):
                         kept[:, :, u, v] = weights.get(abs(u - i), 0) * weights.get(abs(v - j), 0) * a[:, :, u, v]
-                scores[0, i, j] = whole_run(net, image, layer, kept)[0, target]
+                scores[0, i, j] = whole_run(net, image, layer, form.back(output, kept))[0, target]
         return (scores - scores.min()) / (scores.max() - scores.min())
 
     return one_by_one(x, targets, explain)
@@ -337,9 +378,34 @@ def occlusion(net: nn.Module, x: Tensor, targets: Sequence[int], baseline: Tenso
 
 def smooth_grad(net: nn.Module, x: Tensor, targets: Sequence[int], draws: Sequence[Tensor], noise: float) -> Tensor:
     """The mean of dS/dx over noisy images, the noise a share of the image's range (Smilkov 2017)."""
+    return smoothed(lambda image, target: saliency(net, image, [target]), x, targets, draws, noise)
+
+
+def smoothed(base: Explain, x: Tensor, targets: Sequence[int], draws: Sequence[Tensor], noise: float) -> Tensor:
+    """The mean of what `base` says of noisy images, the noise a share of the image's range (Smilkov 2017)."""
 
     def explain(image: Tensor, target: int) -> Tensor:
         spread = noise * (image.max() - image.min())
-        return sum(saliency(net, image + spread * draw, [target]) for draw in draws) / len(draws)  # type: ignore[return-value]
+        return torch.stack([base(image + spread * draw, target) for draw in draws]).mean(0)
+
+    return one_by_one(x, targets, explain)
+
+
+def legendre(count: int) -> tuple[Tensor, Tensor]:
+    """Points in 0..1 and weights of Gauss-Legendre quadrature, from the Jacobi matrix (Golub, Welsch 1969)."""
+    k = torch.arange(1, count, dtype=torch.float64)
+    beside = k / (4 * k**2 - 1).sqrt()
+    points, vectors = torch.linalg.eigh(torch.diag(beside, 1) + torch.diag(beside, -1))
+    return (points + 1) / 2, vectors[0] ** 2
+
+
+def integrated_gradients(net: nn.Module, x: Tensor, targets: Sequence[int], baseline: Tensor, steps: int) -> Tensor:
+    """(x - x') times the mean of dS/dx over the straight line from x' to x (Sundararajan 2017, eq. 1)."""
+
+    def explain(image: Tensor, target: int) -> Tensor:
+        start, total = baseline.expand_as(image), torch.zeros_like(image)
+        for point, weight in zip(*legendre(steps), strict=True):
+            total += weight * saliency(net, start + point * (image - start), [target])
+        return (image - start) * total
 
     return one_by_one(x, targets, explain)

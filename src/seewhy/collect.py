@@ -209,10 +209,16 @@ class _Rows:
         return self._array
 
 
+def _said(value: object) -> str:
+    """An option in a few words."""
+    array = isinstance(value, Tensor | np.ndarray)
+    return f"{type(value).__name__} of shape {tuple(value.shape)}" if array else repr(value)  # type: ignore[attr-defined]
+
+
 def _options(method: Method) -> dict[str, str]:
-    options = {f.name: getattr(method, f.name) for f in fields(method) if f.name != "name"}
+    options = {f.name: getattr(method, f.name) for f in fields(method) if f.init and f.name != "name"}
     return {
-        "options": ", ".join(f"{name}={value!r}" for name, value in options.items()),
+        "options": ", ".join(f"{name}={_said(value)}" for name, value in options.items()),
         "seewhy": __version__,
         "torch": str(torch.__version__),
     }

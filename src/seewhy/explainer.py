@@ -421,7 +421,8 @@ std (0.229, 0.224, 0.225))
         """Explain a whole data set into a store on disk, chunk by chunk.
 
         It can be stopped at any moment: the same call goes on where it was, and the store comes out equal to that of an
-        uninterrupted run. A changed model, method or data set is refused, and so is a second run at the same time.
+        uninterrupted run (but for rounding where methods ask the model many times, in chunks of the quickest size). A
+        changed model, method or data set is refused, and so is a second run at the same time.
 
         Args:
             dataset: as for `evaluate`; its images must come in the same order each time.

@@ -15,7 +15,9 @@ from torch.utils.data import Dataset, IterableDataset, TensorDataset
 
 from seewhy import Explainer, Method, Needs, SeewhyWarning, datasets
 from seewhy.datasets import writing
+from seewhy.datasets.identity import _options
 from seewhy.errors import InputError, StoreError
+from seewhy.methods import Occlusion
 from seewhy.testing import small_cnn, unchanged
 
 METHODS = ["grad_cam", "saliency"]
@@ -223,6 +225,14 @@ def test_what_changed_is_noticed(tmp_path, change):
     with pytest.raises(StoreError, match=expected):
         run(tmp_path / "maps.zarr", **how)
     assert {name: path.stat().st_mtime_ns for name, path in files(store.path).items()} == before
+
+
+def test_an_array_among_the_options_is_known_by_all_its_values():
+    one = torch.zeros(3, 40, 40)
+    other = one.clone()
+    other[1, 20, 20] = 1  # which does not show in its text
+    said = [_options(Occlusion(baseline=array)) for array in (one, one.clone(), other, one.numpy())]
+    assert said[0] == said[1] == said[3] != said[2]
 
 
 def test_other_class_names_and_another_transform_are_noticed(tmp_path):

@@ -131,3 +131,9 @@ def test_windows_that_change_nothing_are_not_asked_about() -> None:
     found = Explainer(model).explain(x, "occlusion", target=1, window=4, stride=4, baseline=torch.zeros(1))
     assert sum(seen) == 1 + 1
     assert np.count_nonzero(found.map) == 16
+
+
+def test_arrays_among_the_options_are_said_briefly() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 2, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    found = Explainer(model).explain(torch.rand(1, 3, 16, 16), "occlusion", target=1, baseline=torch.zeros(3, 16, 16))
+    assert "baseline=Tensor of shape (3, 16, 16)" in found.provenance["options"]

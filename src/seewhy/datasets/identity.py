@@ -102,12 +102,16 @@ def _add(digest: blake2b, tensor: torch.Tensor) -> None:
 
 
 def _options(method: Any) -> str:
-    named = ((one.name, getattr(method, one.name)) for one in fields(method) if one.name != "name")
+    named = ((one.name, getattr(method, one.name)) for one in fields(method) if one.init and one.name != "name")
     return ", ".join(f"{name}={_said(value)}" for name, value in named)
 
 
 def _said(value: Any) -> str:
-    """A value in words that are the same in each process."""
+    """A value in words that are the same in each process, and others for another value."""
+    if isinstance(value, torch.Tensor | np.ndarray):
+        digest = blake2b(digest_size=16)
+        _add(digest, torch.as_tensor(value))
+        return f"{tuple(value.shape)} {digest.hexdigest()}"
     name = getattr(value, "__qualname__", None)
     return name or re.sub(r" at 0x[0-9a-f]+", "", repr(value))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..arguments import whole
 from ..engine.record import Record
 from ..errors import InputError, InputTypeError, close_matches
 
@@ -43,10 +45,9 @@ def make_baseline(baseline: Baseline, record: Record, seed: int = 0) -> Tensor:
     """The baseline of each image of a record, ``(n, C, *sides)``, as the model takes it.
 
     ``"black"`` and ``"white"`` are what the model's transform makes of these colours (black is 0, with a warning, where
-    that is unknown); ``"mean"`` each image's own mean
-    colour; ``"blur"`` the image blurred by a Gaussian whose standard deviation is a 20th of its shorter side;
-    ``"noise"`` a picture of noise, each value anywhere in 0..1, drawn by `seed`, the same for all images. An array
-    ``(C, H, W)``, or one that can be broadcast to it, is taken as it is.
+    that is unknown); ``"mean"`` each image's own mean colour; ``"blur"`` the image blurred by a Gaussian whose standard
+    deviation is a 20th of its shorter side; ``"noise"`` a picture of noise, each value anywhere in 0..1, drawn by
+    `seed`, the same for all images. An array ``(C, H, W)``, or one that can be broadcast to it, is taken as it is.
 
     Raises:
         InputError: what the transform makes of colours is unknown, or the array has another shape.
@@ -101,8 +102,7 @@ def sides_of(given: Any, count: int, name: str) -> tuple[int, ...]:
         InputError: there are more or fewer, or one is no whole number above 0.
     """
     found = tuple(given) if isinstance(given, list | tuple) else (given,) * count
-    if len(found) != count or not all(isinstance(side, int) and side > 0 for side in found):
-        raise InputError(
-            f"{name} is a whole number of at least 1, or one for each of the {count} sides, not {given!r}."
-        )
-    return found
+    with suppress(InputError):
+        if len(found) == count:
+            return tuple(whole(side, name) for side in found)
+    raise InputError(f"{name} is a whole number of at least 1, or one for each of the {count} sides, not {given!r}.")

@@ -82,10 +82,10 @@ class IntegratedGradients(Repeating):
         rounding = 1e-6 * values.double().abs().flatten(1).sum(1)
         error = torch.where(missing <= rounding, 0, missing / change.abs())
         record.measures["completeness_error"] = error
-        if (worst := float(error.max())) > _INCOMPLETE:
+        if float(error.max()) > _INCOMPLETE:
             record.warnings.append(
-                f"Integrated gradients miss the difference of the scores by up to {worst:.0%} of it: take more steps= "
-                f"than {self.steps}."
+                f"Integrated gradients miss the difference of the scores by more than {_INCOMPLETE:.0%} of it for some "
+                f"image, by how much is measures['completeness_error']: take more steps= than {self.steps}."
             )
 
     def to_maps(self, values: Tensor, size: tuple[int, ...]) -> Tensor:

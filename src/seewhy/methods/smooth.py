@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
+from numbers import Real
 from typing import Any
 
 import torch
@@ -10,7 +12,7 @@ from torch import Tensor
 
 from ..arguments import whole
 from ..engine.record import Needs, Record
-from ..errors import InputError
+from ..errors import InputError, InputTypeError
 from .base import Method
 from .make import make_methods
 from .registry import register
@@ -35,20 +37,28 @@ class SmoothGrad(Repeating):
 
     Raises:
         InputError: `noise` is not above 0.
+        InputTypeError: `base` is no method, or several.
     """
 
     base: Any = "saliency"
     samples: int = 50
     noise: float = 0.15
     seed: int = 0
-    _method: Method = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         whole(self.samples, "samples")
-        if not self.noise > 0:
-            raise InputError(f"noise is a share of the image's range, above 0, not {self.noise!r}.")
-        object.__setattr__(self, "_method", make_methods(self.base, {})[0])
+        if not (isinstance(self.noise, Real) and 0 < self.noise < float("inf")):
+            raise InputError(f"noise is a share of the image's range, a number above 0, not {self.noise!r}.")
+        if isinstance(self.base, list | tuple):
+            raise InputTypeError(f"base is one method, not {len(self.base)}: ask for smooth_grad once for each, with a "
+                                 "name= of its own.")  # fmt: skip
+        _ = self._method  # refused here if it is none
+
+    @cached_property
+    def _method(self) -> Method:
+        """The method that is smoothed."""
+        return make_methods(self.base, {})[0]
 
     @property
     def signed(self) -> bool:  # type: ignore[override]
@@ -58,7 +68,8 @@ class SmoothGrad(Repeating):
     @property
     def needs(self) -> Needs:
         """To ask the model again, where the base method looks at a layer also there."""
-        return Needs(activation=self._method.needs.layer, evaluations=self.speed)
+        needs = self._method.needs
+        return Needs(activation=needs.layer, head=needs.head, evaluations=self.speed)
 
     def compute(self, record: Record) -> Tensor:
         """The mean over the samples."""
@@ -75,6 +86,9 @@ class SmoothGrad(Repeating):
             values = self._method.compute(passed).float()
             total = values.new_zeros(len(x), *values.shape[1:]) if total is None else total
             total.index_add_(0, rows, values / self.samples)
+            record.warnings.extend(said for said in passed.warnings if said not in record.warnings)
+            if again := vars(passed).get("evaluations"):
+                record.warnings.extend(said for said in again.warnings if said not in record.warnings)
         assert total is not None
         return total
 
