@@ -119,7 +119,7 @@ def test_smooth_grad_is_the_mean_over_its_own_draws() -> None:
 
 @pytest.mark.sweep
 def test_ablation_cam_equals_pytorch_grad_cams_where_scores_are_positive() -> None:
-    pytorch_grad_cam = pytest.importorskip("pytorch_grad_cam", reason="comes with the bench and docs extras")
+    pytorch_grad_cam = pytest.importorskip("pytorch_grad_cam", reason="comes with the test extra")
     from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
 
     net, x = build("resnet18", torch.float32), images(1, dtype=torch.float32)

@@ -80,7 +80,7 @@ def test_recipro_cam_equals_a_slow_loop(kind: str, gaussian: bool) -> None:
 
 @pytest.fixture
 def peer() -> Any:
-    return pytest.importorskip("pytorch_grad_cam", reason="comes with the bench and docs extras")
+    return pytest.importorskip("pytorch_grad_cam", reason="comes with the test extra")
 
 
 def weights_of(cam: Any, net: nn.Module, x: Tensor, target: int, layer: str) -> tuple[np.ndarray, Tensor]:
