@@ -188,12 +188,14 @@ def test_regions_detections_and_likenesses_come_in_pairs_too() -> None:
             return {"image_embeds": self.a(x).relu().mean((2, 3))}
 
     embedder = Explainer(Embedder())
-    likenesses = [[Similarity(to=x[1]), Similarity(to=x[0], metric="dot")], [Similarity(to=x[0]), Similarity(to=x[1])]]
+    other = torch.rand(6)
+    likenesses = [[Similarity(to=x[1]), Similarity(to=x[0], metric="dot")], [Similarity(to=x[0]), Similarity(to=other)]]
     pairs = embedder.explain(x, "saliency", target=likenesses)
     for row in range(4):
         alone = embedder.explain(x[row // 2], "saliency", target=likenesses[row // 2][row % 2])
         np.testing.assert_allclose(pairs.values[row], alone.values[0], atol=1e-6)
-    assert pairs.scores[3] == pytest.approx(1, abs=1e-5)
+    own = embedder.model(x)["image_embeds"][1].detach()
+    assert pairs.scores[3] == pytest.approx(float(torch.nn.functional.cosine_similarity(own, other, 0)), abs=1e-5)
 
 
 def test_two_detections_of_an_image() -> None:
@@ -357,7 +359,7 @@ def test_several_targets_are_of_explain_alone(tmp_path: Any) -> None:
             explainer.run(images(), "saliency", to=tmp_path / "maps.zarr", target=target)
         with pytest.raises(InputTypeError, match=says):
             explainer.evaluate(images(), "saliency", target=target)
-    assert not (tmp_path / "maps.zarr").exists()
+    assert len(explainer.run(images(), "saliency", to=tmp_path / "maps.zarr", target=1)) == 2
     from seewhy.notebook import view
 
     with pytest.raises(InputTypeError, match="Top"):

@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code: 0 fine, 1 a problem, 2 usage, 130 interrupted.
 
     >>> main(["methods"])  # doctest: +ELLIPSIS
-    activations ...
+    ablation_cam ...
     0
     """
     arguments = _parser().parse_args(argv)

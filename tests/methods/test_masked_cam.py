@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import captum.attr
@@ -185,6 +186,18 @@ def test_where_the_score_is_zero_the_falls_are_not_divided_and_that_is_told() ->
     assert_equal(undivided.values, torch.tensor(alone.values) * abs(level), 1e-4)
 
 
+def test_after_a_functional_relu_too() -> None:
+    """The score is linear in the means of what the ReLU gives, so each channel's fall is its own share."""
+    net, x = small_cnn().double(), torch.rand(2, 3, 16, 24).double()
+    pooled = Explainer(net).explain(x, "activations", layer="body+relu")
+    a = torch.tensor(pooled.values).double()
+    for target in range(5):
+        ours = Explainer(net).explain(x, "ablation_cam", target=target, layer="body+relu")
+        shares = a.mean((2, 3)) * net.head.weight[target] / net(x)[:, target, None].abs()
+        expected = torch.einsum("nc,nchw->nhw", shares, a).relu().detach().numpy()
+        np.testing.assert_allclose(ours.values, expected, atol=1e-5 * max(expected.max(), 1e-3))
+
+
 def test_channels_that_are_zero_anyway_are_not_run_without() -> None:
     net, x, seen = Heads(), torch.rand(1, 3, 8, 12), []
     with torch.no_grad():
@@ -260,15 +273,28 @@ def test_recipro_cam_of_a_network_that_reads_one_place_has_its_peak_there() -> N
     assert (np.delete(against.ravel(), 2 * 8 + 5) == 1).all()
 
 
-def test_recipro_cam_of_a_score_that_is_the_same_everywhere_is_blank_and_told() -> None:
-    net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
-    with torch.no_grad():
-        net[0].weight.zero_()
-        net[0].bias.fill_(1)
-    x = torch.rand(1, 3, 6, 8)
-    with pytest.warns(SeewhyWarning, match="0 everywhere"):
-        found = Explainer(net).explain(x, ReciproCAM(gaussian=False), target=0, layer="0").values
-    assert not found.any()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize(("units", "shown"), [(1, False), (2, False), (32, True)])
+def test_recipro_cam_does_not_make_a_map_of_rounding(units: int, shown: bool, dtype: torch.dtype) -> None:
+    """Stretched to 0..1, units in the last place of the scores would be a picture like any other."""
+
+    class Nearly(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = nn.Conv2d(3, 4, 1)
+            nn.init.constant_(self.body.weight, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            there = (self.body(x)[:, :, 2, 5].abs().sum(1) > 0).to(x)
+            return torch.stack([-1 - there * units * torch.finfo(dtype).eps, there], 1)
+
+    x = torch.rand(1, 3, 6, 8) + 0.5
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always", SeewhyWarning)
+        found = Explainer(Nearly().to(dtype)).explain(x, ReciproCAM(gaussian=False), target=[[0, 1]], layer="body")
+    assert any("equal but for rounding" in str(one.message) for one in said) == (not shown)
+    assert np.count_nonzero(found.values[0]) == (47 if shown else 0)
+    assert np.count_nonzero(found.values[1]) == 1, "each target by itself"
 
 
 @pytest.mark.parametrize("convolution", [nn.Conv1d, nn.Conv3d])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from contextlib import suppress
 from typing import Any, TypeAlias
 
@@ -25,13 +26,14 @@ _SIGMA = 1 / 20  # of the blur, as a share of the shorter side
 _REACH = 3  # how many of them it reaches
 
 
-def check_baseline(baseline: Any) -> None:
-    """Refuse a `baseline=` that is neither a name nor an array.
+def check_baseline(baseline: Any, seed: Any = 0) -> None:
+    """Refuse a `baseline=` that is neither a name nor an array of floats, and a `seed=` that is no whole number.
 
     Raises:
-        InputError: an unknown name.
+        InputError: an unknown name, or another seed.
         InputTypeError: something else.
     """
+    check_seed(seed)
     if isinstance(baseline, str):
         if baseline not in NAMES:
             raise InputError(f"There is no baseline {baseline!r}.{close_matches(baseline, NAMES)} "
@@ -39,6 +41,22 @@ def check_baseline(baseline: Any) -> None:
     elif not isinstance(baseline, Tensor | np.ndarray):
         raise InputTypeError(f"baseline is one of {', '.join(NAMES)}, or a tensor (C, H, W) as the model takes it, not "
                              f"{type(baseline).__name__}.")  # fmt: skip
+    elif not (baseline.is_floating_point() if isinstance(baseline, Tensor) else baseline.dtype.kind == "f"):
+        raise InputTypeError(f"The baseline is {baseline.dtype}; expected floats as the model takes them: no picture, "
+                             "which the transform would take first.")  # fmt: skip
+
+
+def check_seed(seed: Any) -> None:
+    """Refuse a seed that is no whole number."""
+    try:
+        operator.index(seed)
+    except TypeError:
+        raise InputError(f"seed is a whole number, not {seed!r}.") from None
+
+
+def generator(seed: int) -> torch.Generator:
+    """Of draws that depend on nothing but the seed, which may be any whole number."""
+    return torch.Generator().manual_seed(operator.index(seed) % 2**63)
 
 
 def make_baseline(baseline: Baseline, record: Record, seed: int = 0) -> Tensor:
@@ -60,7 +78,7 @@ def make_baseline(baseline: Baseline, record: Record, seed: int = 0) -> Tensor:
     if baseline == "blur":
         return _blurred(x.float()).to(x)
     if baseline == "noise":
-        draw = torch.rand(x.shape[1:], generator=torch.Generator().manual_seed(seed))
+        draw = torch.rand(x.shape[1:], generator=generator(seed))
         picture = draw.to(x.device).expand(x.shape)
     else:
         picture = torch.full(x.shape, float(baseline == "white"), device=x.device)

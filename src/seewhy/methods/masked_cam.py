@@ -13,6 +13,12 @@ from .base import Method, cut, upsample
 from .registry import register
 from .repeating import Perturbing
 
+_ROUNDING = 4  # units in the last place of scores, within which they are equal
+_EQUAL = (
+    "Recipro-CAM: for some image the scores of all positions are equal but for rounding, so its map is 0. Another "
+    "layer may tell positions apart, or the model in float32."
+)
+
 
 @register("ablation_cam")
 @dataclass(frozen=True)
@@ -100,7 +106,8 @@ class ReciproCAM(Method):
     Byun, Lee 2022, "Recipro-CAM", arXiv 2209.14074, eq. 2-4: the layer's activation is kept at one position, or under a
     3 x 3 Gaussian about it, and 0 elsewhere; the scores S of all positions, stretched to 0..1, are the map. The paper
     takes probabilities for S: ``target=seewhy.Probability()``. `.values` are ``(N, h, w)``, from 0 where the score is
-    least to 1 where it is greatest. It costs a run of what comes after the layer for each position.
+    least to 1 where it is greatest; 0 everywhere, with a warning, where all are equal but for rounding. It costs a run
+    of what comes after the layer for each position.
 
     Args:
         gaussian: whether neighbours are kept too, with weights of 1/2 to 1/4 of the middle's 1/4.
@@ -120,7 +127,11 @@ class ReciproCAM(Method):
             return activation[rows] * self._masks(positions[numbers], grid).to(activation)
 
         scores = record.evaluations.layer_scores(keep, len(positions))
-        return _stretched(scores.view(len(activation), *grid)).float()
+        rounding = _ROUNDING * torch.finfo(activation.dtype).eps * scores.abs().amax(1, keepdim=True)
+        equal = scores.amax(1, keepdim=True) - scores.amin(1, keepdim=True) <= rounding
+        if equal.any():
+            record.warnings.append(_EQUAL)
+        return _stretched(scores.masked_fill(equal, 0).view(len(activation), *grid)).float()
 
     def _masks(self, positions: Tensor, grid: tuple[int, ...]) -> Tensor:
         """What is kept, ``(b, 1, *grid)``: the product over the sides of 1/2 in the middle and 1/4 beside it."""

@@ -57,7 +57,7 @@ class Occlusion(Perturbing):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_baseline(self.baseline)
+        check_baseline(self.baseline, self.seed)
 
     @property
     def needs(self) -> Needs:

@@ -50,7 +50,7 @@ class IntegratedGradients(Repeating):
     def __post_init__(self) -> None:
         super().__post_init__()
         whole(self.steps, "steps")
-        check_baseline(self.baseline)
+        check_baseline(self.baseline, self.seed)
 
     @property
     def needs(self) -> Needs:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass
 from functools import cached_property
 from numbers import Real
@@ -14,6 +15,7 @@ from ..arguments import whole
 from ..engine.record import Needs, Record
 from ..errors import InputError, InputTypeError
 from .base import Method
+from .baselines import check_seed, generator
 from .make import make_methods
 from .registry import register
 from .repeating import Repeating
@@ -36,7 +38,7 @@ class SmoothGrad(Repeating):
         seed: of the noise, which is the same for all images.
 
     Raises:
-        InputError: `noise` is not above 0.
+        InputError: `noise` is not above 0, or another option is no number that fits.
         InputTypeError: `base` is no method, or several.
     """
 
@@ -48,6 +50,7 @@ class SmoothGrad(Repeating):
     def __post_init__(self) -> None:
         super().__post_init__()
         whole(self.samples, "samples")
+        check_seed(self.seed)
         if not (isinstance(self.noise, Real) and 0 < self.noise < float("inf")):
             raise InputError(f"noise is a share of the image's range, a number above 0, not {self.noise!r}.")
         if isinstance(self.base, list | tuple):
@@ -94,8 +97,7 @@ class SmoothGrad(Repeating):
 
     def _draw(self, number: int, x: Tensor) -> Tensor:
         """The noise of one sample, which depends on nothing but its number and the seed."""
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + number)
-        return torch.randn(x.shape[1:], generator=generator)
+        return torch.randn(x.shape[1:], generator=generator(operator.index(self.seed) * 1_000_003 + number))
 
     def to_maps(self, values: Tensor, size: tuple[int, ...]) -> Tensor:
         """As the base method's."""
