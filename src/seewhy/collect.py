@@ -129,13 +129,11 @@ class Collector:
 
     def messages(self, sources: Sequence[str | None]) -> list[str]:
         """What users are to be warned of; `sources` are those of the images."""
-        index = self._index.array
-        sources = [sources[i] for i in index]
+        index = self._index.array.tolist()
+        said = [f"{i} ({sources[i]!r})" if sources[i] else str(i) for i in index]
         blank = [
-            f"{what} is 0 everywhere for image "
-            f"{', '.join(f'{index[i]} ({sources[i]!r})' if sources[i] else str(index[i]) for i in images)}: "
-            f"{NOTHING_ARGUES}"
-            for what, images in self.empty.items()
+            f"{what} is 0 everywhere for image {', '.join(dict.fromkeys(said[row] for row in rows))}: {NOTHING_ARGUES}"
+            for what, rows in self.empty.items()
         ]
         return [*self.warnings, *blank]
 

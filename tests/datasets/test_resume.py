@@ -17,7 +17,7 @@ from seewhy import Explainer, Method, Needs, SeewhyWarning, datasets
 from seewhy.datasets import writing
 from seewhy.datasets.identity import _options
 from seewhy.errors import InputError, StoreError
-from seewhy.methods import Occlusion
+from seewhy.methods import IntegratedGradients, Occlusion, SmoothGrad
 from seewhy.testing import small_cnn, unchanged
 
 METHODS = ["grad_cam", "saliency"]
@@ -233,6 +233,8 @@ def test_an_array_among_the_options_is_known_by_all_its_values():
     other[1, 20, 20] = 1  # which does not show in its text
     said = [_options(Occlusion(baseline=array)) for array in (one, one.clone(), other, one.numpy())]
     assert said[0] == said[1] == said[3] != said[2]
+    nested = [_options(SmoothGrad(IntegratedGradients(baseline=array))) for array in (one, other)]
+    assert nested[0] != nested[1]
 
 
 def test_other_class_names_and_another_transform_are_noticed(tmp_path):

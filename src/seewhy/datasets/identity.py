@@ -17,6 +17,7 @@ from .._version import __version__
 from ..arguments import device_of
 from ..engine.borrow import undisturbed
 from ..errors import StoreError
+from ..methods import Method
 from .job import Job
 from .reading import Reader
 from .sources import source_of
@@ -112,6 +113,8 @@ def _said(value: Any) -> str:
         digest = blake2b(digest_size=16)
         _add(digest, torch.as_tensor(value))
         return f"{tuple(value.shape)} {digest.hexdigest()}"
+    if isinstance(value, Method):
+        return f"{type(value).__qualname__}({_options(value)})"
     name = getattr(value, "__qualname__", None)
     return name or re.sub(r" at 0x[0-9a-f]+", "", repr(value))
 
