@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import seewhy
 from seewhy import Contrast, Detection, Explainer, Explanation, Region, SeewhyWarning, Similarity, Top
-from seewhy.errors import InputError, InputTypeError, TargetError, TargetIndexError, UnknownNameError
+from seewhy.errors import InputError, InputTypeError, MethodError, TargetError, TargetIndexError, UnknownNameError
 from seewhy.methods import Method
 from seewhy.testing import small_cnn, unchanged
 
@@ -462,3 +462,39 @@ def test_a_detection_that_is_hidden_scores_nothing() -> None:
     found = Explainer(Detector()).explain(x, "occlusion", window=4, stride=4, baseline=torch.zeros(1))
     np.testing.assert_allclose(found.map[4:, 4:], 1, rtol=1e-6)
     np.testing.assert_allclose(found.map[:4], 0)
+
+
+@pytest.mark.parametrize(("measured", "says"), [
+    (lambda record: torch.zeros(len(record.input), 2), r"must be a tensor \(2,\)"),
+    (lambda record: 0.5, "a number for each row, not float"),
+    (lambda record: torch.zeros(()), r"not \(\)"),
+])  # fmt: skip
+def test_a_measure_is_a_number_for_each_row(measured: Any, says: str) -> None:
+    class Measuring(seewhy.Method):
+        needs = seewhy.Needs(input_gradient="plain")
+
+        def compute(self, record: Any) -> Tensor:
+            record.measures["own"] = measured(record)
+            return record.input_gradient
+
+    with pytest.raises(MethodError, match=says):
+        Explainer(small_cnn()).explain(images(), Measuring(), target=1)
+
+
+def test_a_measure_of_some_images_only_is_refused() -> None:
+    class Sometimes(seewhy.Method):
+        needs = seewhy.Needs(input_gradient="plain")
+
+        def compute(self, record: Any) -> Tensor:
+            if float(record.input.max()) > 0.5:
+                record.measures["own"] = torch.ones(len(record.input))
+            return record.input_gradient
+
+    x = torch.stack([torch.full((3, 24, 32), 0.2), torch.rand(3, 24, 32)])
+    with pytest.raises(MethodError, match="for some images only"):
+        Explainer(small_cnn()).explain(x, Sometimes(), target=1, batch_size=1)
+
+
+def test_the_class_itself_is_no_target() -> None:
+    with pytest.raises(InputTypeError, match=r"make an instance of it, Top\(...\)"):
+        Explainer(small_cnn()).explain(images(), "saliency", target=Top)

@@ -35,6 +35,7 @@ OPTIONS: dict[str, dict[str, object]] = {
     "smooth_grad": {"samples": 2, "noise": 1e-7},
     "recipro_cam": {"gaussian": False},
 }
+ROUNDING = {"occlusion": 1e-6, "recipro_cam": 1e-6}  # differences of scores of about 1
 MAX_POOL = {1: F.max_pool1d, 2: F.max_pool2d, 3: F.max_pool3d}
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Pictures are shown stretched:seewhy.SeewhyWarning"),
@@ -156,7 +157,7 @@ def planted(explainer: Explainer, images: Tensor, method: str, **more: object) -
     return dataclasses.replace(found, maps=found.maps - nothing.reshape(-1, *(1 for _ in found.maps.shape[1:])))
 
 
-def assert_found(maps: np.ndarray, parts: Sequence[tuple[slice, ...]]) -> None:
+def assert_found(maps: np.ndarray, parts: Sequence[tuple[slice, ...]], rounding: float = 0) -> None:
     """Each map has its peak in its part, and is 0 but for a cell around it."""
     for heat, part in zip(maps, parts, strict=True):
         heat = np.abs(heat)
@@ -165,7 +166,7 @@ def assert_found(maps: np.ndarray, parts: Sequence[tuple[slice, ...]]) -> None:
         assert all(within.start <= place < within.stop for place, within in zip(peak, part, strict=True))
         beyond = heat.copy()
         beyond[tuple(slice(max(within.start - CELL, 0), within.stop + CELL) for within in part)] = 0
-        assert beyond.max() <= 1e-5 * heat.max() + 1e-6  # scores of about 1 are rounded too
+        assert beyond.max() <= 1e-5 * heat.max() + rounding
 
 
 @pytest.mark.parametrize("method", BUILT_IN)
@@ -174,7 +175,7 @@ def test_every_method_finds_the_region_of_each_image(name: str, method: str) -> 
     form, grid = FORMS[name]
     images, parts = marked(grid, 3)
     found = planted(Explainer(Planted(form, len(grid)).eval()), images, method)
-    assert_found(found.maps, parts)
+    assert_found(found.maps, parts, ROUNDING.get(method, 0))
     assert found.layer in (None, "gate")
 
 
@@ -439,7 +440,7 @@ def test_what_no_shape_tells_is_right_once_it_is_said(name: str, method: str) ->
     images, parts = marked(grid, count)
     explainer = Explainer(Planted(form, 2).eval(), layout=laid_out(form, grid, count))
     found = planted(explainer, images, method, batch_size=count)
-    assert_found(found.maps, parts)
+    assert_found(found.maps, parts, ROUNDING.get(method, 0))
     assert found.layer in (None, "gate")
 
 

@@ -83,3 +83,16 @@ def assert_equal(found: np.ndarray, expected: Tensor, tolerance: float = 1e-4) -
         assert scale > 0
         error = (one - other).abs().max() / scale
         assert error <= tolerance, f"{error:.2g} of the largest value"
+
+
+def named_baseline(name: str, x: Tensor) -> Tensor:
+    """What a baseline of that name is for an image ``(1, 3, *SIZE)`` normalised as ImageNet's; noise by the seed 5."""
+    mean, std = (torch.tensor(n).view(3, 1, 1) for n in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    kernel = torch.exp(-(torch.arange(-5, 6, dtype=torch.float64) ** 2) / (2 * 1.6**2))  # 32 / 20 pixels, 3 of these
+    kernel = kernel / kernel.sum()
+    padded = nn.functional.pad(x, (5, 5, 5, 5), mode="replicate")
+    blurred = nn.functional.conv2d(padded, (kernel[:, None] * kernel).expand(3, 1, 11, 11), groups=3)
+    draw = torch.rand(3, *SIZE, generator=torch.Generator().manual_seed(5))
+    named = {"black": (0 - mean) / std, "white": (1 - mean) / std, "mean": x.mean((2, 3), keepdim=True)[0],
+             "blur": blurred[0], "noise": (draw - mean) / std}  # fmt: skip
+    return named[name].double()

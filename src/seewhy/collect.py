@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from ._version import __version__
+from .engine.backward import no_gradient
 from .engine.capture import Captured
 from .engine.diagnose import NO_CHANGE
-from .engine.passes import Measured, no_gradient
+from .engine.passes import Measured
 from .engine.record import Record
 from .errors import GradientError, LayerError, MethodError, NonFiniteError
 from .explanation import Explanation
@@ -30,6 +31,7 @@ class Collector:
 
     Args:
         methods: in the order asked.
+        count: how many images will come; None: those of one chunk.
     """
 
     def __init__(self, methods: Sequence[Method], count: int | None = None) -> None:
@@ -67,7 +69,12 @@ class Collector:
     def _keep(self, key: _Key, record: Record, results: dict[str, Tensor], total: int | None) -> None:
         for rows, tensor in zip(self._results.setdefault(key, (_Rows(), _Rows())), results.values(), strict=True):
             rows.add(_numpy(tensor), total)
+        count = len(record.input)
         for name, numbers in record.measures.items():
+            if not isinstance(numbers, Tensor) or numbers.shape != (count,):
+                given = tuple(numbers.shape) if isinstance(numbers, Tensor) else type(numbers).__name__
+                raise MethodError(f"record.measures[{name!r}] must be a tensor ({count},), a number for each row, not "
+                                  f"{given}.")  # fmt: skip
             self._measures.setdefault(key, {}).setdefault(name, _Rows()).add(_numpy(numbers), total)
         self.warnings |= dict.fromkeys(record.warnings)
         if again := vars(record).get("evaluations"):
@@ -109,6 +116,11 @@ class Collector:
                 f"For some of these images {method.label!r} fell on another layer than for others ({layers}): "
                 "the model runs differently for them. Explain them in separate calls."
             )
+        measures = self._measures.get(key, {})
+        if lacking := [name for name, rows in measures.items() if rows.filled < self._index.filled]:
+            raise MethodError(
+                f"{method.label!r} measures {', '.join(lacking)} for some images only: give NaN for others."
+            )
         faster = {"faster": self._faster[key]} if key in self._faster else {}
         parts = self._targets if method.needs.score else [_describe(None, maps.filled)]
         targets, names, scores, chances = zip(*parts, strict=True)
@@ -119,7 +131,7 @@ class Collector:
             target_names=tuple(name for chunk in names for name in chunk), scores=np.concatenate(scores),
             probabilities=np.concatenate(chances), method=method.label, layer=layer, truth=truth, sources=sources,
             signed=method.signed, image_index=self._index.array,
-            measures={name: rows.array for name, rows in self._measures.get(key, {}).items()},
+            measures={name: rows.array for name, rows in measures.items()},
             provenance={**provenance, **_options(method), **faster},
         )  # fmt: skip
 
@@ -190,7 +202,7 @@ class _Rows:
         self.filled = 0
 
     def add(self, part: np.ndarray, total: int | None) -> None:
-        """Add rows; the `total` is only known to be theirs where it is None."""
+        """Add rows, of `total` that will come; None: these alone."""
         if self._array is None:
             total = len(part) if total is None else total
             self._array = part if total == len(part) else np.empty((total, *part.shape[1:]), part.dtype)
@@ -209,8 +221,9 @@ class _Rows:
 
 def _said(value: object) -> str:
     """An option in a few words."""
-    array = isinstance(value, Tensor | np.ndarray)
-    return f"{type(value).__name__} of shape {tuple(value.shape)}" if array else repr(value)  # type: ignore[attr-defined]
+    if isinstance(value, Tensor | np.ndarray):
+        return f"{type(value).__name__} of shape {tuple(value.shape)}"
+    return repr(value)
 
 
 def _options(method: Method) -> dict[str, str]:

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .errors import InputError
 from .images import gather
 from .preprocessing import Preprocessing
 
@@ -44,3 +45,27 @@ def _measured(preprocessing: Preprocessing, channels: int) -> tuple[Tensor, Tens
         return None
     weights, offset = torch.tensor(fitted[:3].T, dtype=torch.float32), torch.tensor(fitted[3], dtype=torch.float32)
     return (weights if channels == 3 else weights.sum(1, keepdim=True)), offset
+
+
+def to_input(preprocessing: Preprocessing, sides: int, pictures: Tensor, inputs: Tensor) -> Tensor:
+    """What a model of so many `sides` would get for `pictures` ``(n, C, H, W)`` of 0..1 in the place of these `inputs`.
+
+    Raises:
+        InputError: nobody can tell.
+    """
+    found = colours(preprocessing, inputs.shape[1]) if sides == 2 else None
+    if found is None:
+        raise InputError(
+            "What the model would get for a black, white or noisy picture is unknown: its transform does more to "
+            "colours than weigh and shift them, or it takes no pictures. Give baseline='mean', 'blur', or a tensor."
+        )
+    weights, offset = (part.to(pictures) for part in found)
+    changed = torch.einsum("cd,ndhw->nchw", weights, pictures) + offset.view(-1, 1, 1)
+    if preprocessing.assumed:
+        preprocessing.say_once(
+            "No transform was given: black, white and noise are taken to be normalised as ImageNet's usual, or to "
+            "be 0..1 as they are for inputs within 0..1. Pass transform=..., or a tensor as the baseline."
+        )
+        plain = ((inputs >= 0) & (inputs <= 1)).flatten(1).all(1)
+        changed = torch.where(plain.view(-1, 1, 1, 1), pictures, changed)
+    return changed

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from .arguments import chunks, device_of, named_classes, parsed_device, whole
 from .cautions import Cautions, check_truth, class_labels, true_classes
 from .collect import Collector
-from .colours import colours
+from .colours import to_input
 from .engine.borrow import borrowed
 from .engine.choice import Choice
 from .engine.diagnose import zero_weights
@@ -510,37 +510,14 @@ std (0.229, 0.224, 0.225))
         `most` is how many evaluations may run together; `memory` is shared by all batches of a call.
         """
         needs = tuple(method.needs for method in methods)
+        colours = partial(to_input, self._preprocessing, self._sides)
         request = Request(
-            needs, layers or (), layout=self._layout, inputs=inputs, most=most, to_input=self._to_input,
+            needs, layers or (), layout=self._layout, inputs=inputs, most=most, to_input=colours,
             memory={} if memory is None else memory,
         )  # fmt: skip
         measured = self._choice.measure(request, batch, scoring)
         self._cautions.check(measured.selected, scoring)
         return measured
-
-    def _to_input(self, pictures: Tensor, inputs: Tensor) -> Tensor:
-        """What the model would get for `pictures` ``(n, C, H, W)`` of 0..1 in the place of these `inputs`.
-
-        Raises:
-            InputError: nobody can tell.
-        """
-        channels = inputs.shape[1]
-        found = colours(self._preprocessing, channels) if self._sides == 2 else None
-        if found is None:
-            raise InputError(
-                "What the model would get for a black, white or noisy picture is unknown: its transform does more to "
-                "colours than weigh and shift them, or it takes no pictures. Give baseline='mean', 'blur', or a tensor."
-            )
-        weights, offset = (part.to(pictures) for part in found)
-        changed = torch.einsum("cd,ndhw->nchw", weights, pictures) + offset.view(-1, 1, 1)
-        if self._preprocessing.assumed:
-            self._preprocessing.say_once(
-                "No transform was given: black, white and noise are taken to be normalised as ImageNet's usual, or to "
-                "be 0..1 as they are for inputs within 0..1. Pass transform=..., or a tensor as the baseline."
-            )
-            plain = ((inputs >= 0) & (inputs <= 1)).flatten(1).all(1)
-            changed = torch.where(plain.view(-1, 1, 1, 1), pictures, changed)
-        return changed
 
     def _noise(self) -> np.ndarray | Tensor:
         """A picture of noise for the transform; where none is known, a tensor as the first convolution takes it."""

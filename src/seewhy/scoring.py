@@ -267,7 +267,7 @@ def _for_each(target: Target, count: int, about: About) -> list[Target]:
 def _find_target(target: Any) -> Target:
     if isinstance(target, Target):
         return target
-    if isinstance(target, type) and issubclass(target, Target):
+    if isinstance(target, type) and issubclass(target, Target | Top):
         raise InputTypeError(f"target is the class {target.__name__}: make an instance of it, {target.__name__}(...).")
     if isinstance(target, Top):
         raise InputTypeError("Top(k) means several targets of each image, which Explainer.explain takes as its target; "

@@ -182,10 +182,16 @@ class Ranked(Class):
 
     rank: int = 0
 
+    @property
+    def name(self) -> str:
+        """As the user asked for it."""
+        return "Top"
+
     def classes(self, outputs: Tensor) -> Tensor:
         """The class for each image."""
         if self.rank >= outputs.shape[1]:
-            raise TargetIndexError(f"Top({self.rank + 1}): the model has only {outputs.shape[1]} classes.")
+            count = outputs.shape[1]
+            raise TargetIndexError(f"Top({self.rank + 1}): the model has only {count} class{'es' * (count != 1)}.")
         return outputs.detach().topk(self.rank + 1, dim=1).indices[:, -1].cpu()
 
     def held(self, outputs: Tensor) -> Target:

@@ -155,3 +155,44 @@ def test_what_was_made_of_a_tensor_before_its_module_returned_it_counts(function
     net.runs = 0
     explainer.explain(x, methods, target=2, layer=layer)
     assert net.runs == 1  # what was found out is remembered
+
+
+class Turning(nn.Module):
+    """What its layer returns has its positions elsewhere once it is told so; the input has the same shape."""
+
+    def __init__(self):
+        super().__init__()
+        self.turned, self.conv, self.norm, self.head = False, nn.Conv2d(3, 6, 4, 4), nn.LayerNorm(6), nn.Linear(6, 4)
+        self.show = nn.Identity()
+        self.show.forward = lambda x: x * 1
+
+    def forward(self, x):
+        y = self.norm(self.conv(x).movedim(1, -1))
+        shown = self.show(y if self.turned else y.movedim(-1, 1))
+        return self.head(shown.mean((1, 2) if self.turned else (2, 3)))
+
+
+def test_a_layout_that_does_not_fit_any_more_is_worked_out_again():
+    torch.manual_seed(0)
+    model, x = Turning().eval(), torch.rand(1, 3, 16, 24)
+    explainer = Explainer(model)
+    first = explainer.explain(x, "activations", layer="show").values
+    assert first.shape == (1, 6, 4, 6)
+    model.turned = True
+    for _ in range(2):
+        np.testing.assert_allclose(explainer.explain(x, "activations", layer="show").values, first, rtol=1e-5)
+
+
+def test_where_the_layouts_are_known_the_layer_alone_is_watched(monkeypatch):
+    model, watched = small_cnn(), []
+    explainer, x = Explainer(model), torch.rand(1, 3, 16, 24)
+    register = nn.Module.register_forward_hook
+    monkeypatch.setattr(
+        nn.Module, "register_forward_hook", lambda m, hook, **k: watched.append(m) or register(m, hook, **k)
+    )
+    counts = []
+    for _ in range(2):
+        explainer.explain(x, target=1, layer="body")
+        counts.append(len(watched))
+        watched.clear()
+    assert counts[0] > counts[1] == 1

@@ -235,3 +235,12 @@ def test_training_between_two_calls_is_seen() -> None:
     plain = explainer.explain(image, "occlusion", **{**how, "accelerate": False})
     np.testing.assert_allclose(second.values, plain.values, atol=1e-3 * np.abs(plain.values).max())
     assert not np.allclose(first.values, second.values)
+
+
+@pytest.mark.filterwarnings("ignore:dtype=:seewhy.SeewhyWarning")
+@pytest.mark.parametrize("how", [{"accelerate": True}, {"dtype": "bfloat16"}])
+def test_what_is_looked_at_in_a_layer_is_never_that_of_a_copy(how: dict[str, Any]) -> None:
+    plain = explained("smooth_grad", base="grad_cam", samples=40, layer="stem.0")
+    asked = explained("smooth_grad", base="grad_cam", samples=40, layer="stem.0", **how)
+    np.testing.assert_allclose(asked.values, plain.values, atol=1e-5 * plain.values.max())
+    assert asked.provenance["faster"].startswith("nothing: what a layer gives")

@@ -16,7 +16,7 @@ from replaying import Convolutions, Hostile, ask, assert_right, evaluations, man
 from torch import Tensor, nn
 
 import seewhy
-from seewhy.engine.replay import _fast_path_off
+from seewhy.engine.recording import fast_path_off
 
 
 class Giving(nn.Module):
@@ -308,13 +308,13 @@ def test_threads_that_switch_the_fast_path_off_at_once_leave_it_as_it_was() -> N
     before, entered, left = torch.backends.mha.get_fastpath_enabled(), threading.Event(), threading.Event()
 
     def other() -> None:
-        with _fast_path_off():
+        with fast_path_off():
             entered.set()
             left.wait(10)
             assert not torch.backends.mha.get_fastpath_enabled(), "the one that left must not switch it on"
 
     thread = threading.Thread(target=other)
-    with _fast_path_off():
+    with fast_path_off():
         thread.start()
         entered.wait(10)
     off_in_the_other = not torch.backends.mha.get_fastpath_enabled()

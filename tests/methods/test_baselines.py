@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from torchvision import transforms
 
 from seewhy import Explainer, SeewhyWarning
+from seewhy.colours import to_input
 from seewhy.engine.record import Record
 from seewhy.errors import InputError, InputTypeError, NonFiniteError
 from seewhy.methods import IntegratedGradients, Occlusion, SmoothGrad
@@ -25,7 +27,7 @@ NORMALISED = transforms.Compose([transforms.ToTensor(), transforms.Normalize(MEA
 def record(transform: Any = NORMALISED, channels: int = 3, x: Tensor | None = None) -> Record:
     explainer = Explainer(nn.Sequential(nn.Conv2d(channels, 2, 1), nn.Flatten()), transform=transform)
     x = torch.randn(2, channels, 20, 30, generator=torch.Generator().manual_seed(0)) if x is None else x
-    return Record(input=x, to_input=explainer._to_input)
+    return Record(input=x, to_input=partial(to_input, explainer._preprocessing, explainer._sides))
 
 
 def flat(colour: float) -> Tensor:

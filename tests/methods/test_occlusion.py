@@ -10,7 +10,7 @@ import pytest
 import references
 import torch
 from networks import images
-from three import KINDS, SIZE, TARGETS, assert_equal, explainer_of, network
+from three import KINDS, SIZE, TARGETS, assert_equal, explainer_of, named_baseline, network
 from torch import Tensor, nn
 
 import seewhy
@@ -68,14 +68,7 @@ def test_equal_to_a_slow_loop(window: int, stride: int) -> None:
 def test_what_hides_is_the_baseline_of_that_name(name: str) -> None:
     """All of the image hidden at once shows what the image became."""
     net, x = network("cnn"), images(1, SIZE)
-    mean, std = (torch.tensor(n).view(3, 1, 1) for n in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
-    kernel = torch.exp(-(torch.arange(-5, 6, dtype=torch.float64) ** 2) / (2 * 1.6**2))  # 32 / 20 pixels, 3 of these
-    kernel = kernel / kernel.sum()
-    padded = nn.functional.pad(x, (5, 5, 5, 5), mode="replicate")
-    blurred = nn.functional.conv2d(padded, (kernel[:, None] * kernel).expand(3, 1, 11, 11), groups=3)
-    draw = torch.rand(3, *SIZE, generator=torch.Generator().manual_seed(5))
-    start = {"black": (0 - mean) / std, "white": (1 - mean) / std, "mean": x.mean((2, 3), keepdim=True)[0],
-             "blur": blurred[0], "noise": (draw - mean) / std}[name].double()  # fmt: skip
+    start = named_baseline(name, x)
     method = Occlusion(10, 6, name, seed=5)
     ours = explainer_of(net).explain(x, method, target=3)
     assert_equal(ours.values, captums(net, x, 3, start, (10, 10), (6, 6)), 1e-3)

@@ -11,7 +11,7 @@ import pytest
 import references
 import torch
 from networks import images
-from three import KINDS, SIZE, TARGETS, assert_equal, explainer_of, network
+from three import KINDS, SIZE, TARGETS, assert_equal, explainer_of, named_baseline, network
 from torch import Tensor, nn
 
 import seewhy
@@ -44,14 +44,7 @@ def test_equal_to_captum_from_a_baseline_of_many_values(kind: str, steps: int) -
 @pytest.mark.parametrize("name", ["black", "white", "mean", "blur", "noise"])
 def test_equal_to_a_slow_loop_from_each_named_baseline(name: str) -> None:
     net, x = network("cnn"), images(1, SIZE)
-    mean, std = (torch.tensor(n).view(3, 1, 1) for n in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
-    kernel = torch.exp(-(torch.arange(-5, 6, dtype=torch.float64) ** 2) / (2 * 1.6**2))  # 32 / 20 pixels, 3 of these
-    kernel = kernel / kernel.sum()
-    padded = nn.functional.pad(x, (5, 5, 5, 5), mode="replicate")
-    blurred = nn.functional.conv2d(padded, (kernel[:, None] * kernel).expand(3, 1, 11, 11), groups=3)
-    draw = torch.rand(3, *SIZE, generator=torch.Generator().manual_seed(5))
-    start = {"black": (0 - mean) / std, "white": (1 - mean) / std, "mean": x.mean((2, 3), keepdim=True)[0],
-             "blur": blurred[0], "noise": (draw - mean) / std}[name].double()  # fmt: skip
+    start = named_baseline(name, x)
     ours = explained(net, x, IntegratedGradients(6, name, seed=5))
     assert_equal(ours.values, references.integrated_gradients(net, x, TARGETS[:1], start, 6), 1e-3)
 

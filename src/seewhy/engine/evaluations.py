@@ -17,7 +17,8 @@ from .capture import Captured
 from .chunks import Chunks
 from .faster import COMPILED, Faster, alike_gradients, alike_scores
 from .passes import Request, measure, run
-from .replay import Recording, Tail
+from .recording import Recording
+from .replay import Tail
 from .speed import Speed
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ _NOT_SHORT = (
     "What comes after {!r} cannot be run alone in this model (with what its layers returned before it gives something "
     "else), so each evaluation runs all of it."
 )
+
+_AT_A_LAYER = "nothing: what a layer gives may be another thing in a copy, as where a batch norm was folded into it"
 
 
 class Asked(NamedTuple):
@@ -128,8 +131,10 @@ class Evaluations:
     def records(self, change: Change, count: int, needs: Needs) -> Iterator[Asked]:
         """What the passes over the changed images give, chunk by chunk, as a method with these `needs` gets it."""
         asked = self._asked(count, None, range(len(self._batch)))
-        faster = self._faster(len(asked[0]))
         layers = (self._layer,) if needs.layer and self._layer else ()
+        faster = None if layers else self._faster(len(asked[0]))
+        if layers and self._speed != Speed():
+            self.faster = _AT_A_LAYER
 
         def ask(images: Tensor, numbers: Tensor) -> Record:
             inputs = self._request.inputs.picked(images.tolist(), len(self._batch))
@@ -141,7 +146,8 @@ class Evaluations:
                 self.warnings += [said for said in found.warnings if said not in self.warnings]
                 return found.record(needs, found.layers[0] if found.layers else None, progress=False)
 
-            return faster(measured, change(images * self._scoring.each, numbers), _alike_records)
+            changed = change(images * self._scoring.each, numbers)
+            return faster(measured, changed, _alike_records) if faster else measured(self._model, changed)
 
         with self._bar(len(asked[0])) as shown:
             for images, numbers, record in self._in_chunks(asked, "records", ask, shown, faster):

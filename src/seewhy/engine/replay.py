@@ -7,14 +7,10 @@ between modules too. Nothing is traced. Whether it may be done so is tried once 
 
 from __future__ import annotations
 
-import functools
 import itertools
-import threading
 import weakref
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
-from copy import copy
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from enum import Enum
 from typing import Any
 
@@ -27,10 +23,9 @@ from ..layouts import Layout
 from .chunks import ran_out
 from .inputs import ModelInputs
 from .passes import run
+from .recording import Recording, exchanged, fast_path_off, mapped
 
 _tried: weakref.WeakKeyDictionary[nn.Module, dict[Any, _Way]] = weakref.WeakKeyDictionary()
-_fast_paths: list[bool] = []  # what was set before, once for each that has it switched off
-_lock = threading.Lock()
 _ROUNDING = 1024  # units in the last place, of the largest output, by which a replay may differ from a whole run
 _HALF = 4  # the same where they are as coarse as those of half precision
 
@@ -45,59 +40,6 @@ class _Way(Enum):
     SHORT = "only what comes after the layer is run"
     WHOLE = "all of it is run"
     ALONE = "all of it is run, for one activation at a time"
-
-
-@dataclass
-class _Kept:
-    """A tensor of the model's own, and how often it had been changed in place when it was seen; -1 if not counted."""
-
-    tensor: Tensor
-    version: int
-
-    @property
-    def now(self) -> int:
-        """How often it has been changed by now."""
-        return -1 if self.tensor.is_inference() else self.tensor._version
-
-    @property
-    def changed(self) -> bool:
-        """Whether it was changed since, as far as can be told."""
-        return self.version < 0 or self.now != self.version
-
-
-@dataclass
-class _Call:
-    """A call that had finished before the layer: its module, and a copy of what it returned for one image.
-
-    `kept` are the tensors that it returned; `fresh` says that the model changes them in place later on, other than in
-    calls that are not made again, so that each replay needs copies of its own. `output` is None where it is of a type
-    that cannot be copied.
-    """
-
-    module: nn.Module
-    output: Any
-    kept: list[_Kept]
-    fresh: bool = False
-
-    @property
-    def stands(self) -> bool:
-        """Whether the module need not run again: all it returned has an entry for the one image."""
-        found = list(tensors(self.output))
-        return bool(found) and all(tensor.dim() and len(tensor) == 1 for tensor in found)
-
-    @property
-    def spoilt(self) -> bool:
-        """Whether a replay changed in place what is to be answered."""
-        return any(not tensor.is_inference() and tensor._version for tensor in tensors(self.output))
-
-    def answer(self, count: int) -> Any:
-        """What the module returned, for so many images."""
-
-        def for_all(tensor: Tensor) -> Tensor:
-            many = tensor.expand(count, *tensor.shape[1:])
-            return many.clone() if self.fresh else many
-
-        return _mapped(self.output, for_all)
 
 
 class Tail:
@@ -138,7 +80,7 @@ class Tail:
 
     def __call__(self, changed: Tensor) -> Any:
         """What the model returns where the layer gives `changed` ``(b, C, *grid)``, or ``(b, C)``."""
-        with torch.no_grad(), _fast_path_off():
+        with torch.no_grad(), fast_path_off():
             if self.short:
                 with suppress(_LostError):  # the activations may lead the model another way
                     return self._replayed(changed)
@@ -157,7 +99,7 @@ class Tail:
                 return shaped
             return tensor.repeat_interleave(len(changed), 0) if _is_batch(tensor) else tensor.clone()
 
-        return _mapped(self._returned, fill)
+        return mapped(self._returned, fill)
 
     def _run(self, images: Tensor) -> Any:
         return run(self._model, images, self._inputs.picked([0] * len(images), 1))
@@ -200,7 +142,7 @@ class Tail:
 
         modules = dict.fromkeys([*(call.module for call in calls if call), self._layer.module])
         try:
-            with _exchanged(modules, answer):
+            with exchanged(modules, answer):
                 raw = self._run(self._images(len(changed)))
         except Exception as error:  # of whatever kind: if it is the model's own, whole runs have it too
             if ran_out(error):
@@ -223,7 +165,7 @@ class Tail:
         layout, hooks = self._layout and self._layout.name, tuple(self._layer.module._forward_hooks)
         key = self._layer.label, hooks, tuple(self._image.shape), self._image.dtype, layout, trace
         if key not in known:
-            with torch.no_grad(), _fast_path_off():
+            with torch.no_grad(), fast_path_off():
                 known[key] = self._try()
         return known[key]
 
@@ -247,164 +189,6 @@ class Tail:
             self._run(self._image.flip(-1) * 0.5)  # what the model may keep from run to run is now of another image
             return _are(self._replayed(both), expected) and _are(self._replayed(both[1:]), expected[1:])
         return False
-
-
-class Recording:
-    """Keeps what modules return in one run of a model until a layer has finished; a context manager.
-
-    Attributes:
-        raw: the tensors that the model returned.
-        overwrites: whether it changes in place the images that it is given.
-        returned: what the layer returned.
-        written: whether the model changes that in place later on.
-        before: the calls that had finished before it, whose callers had not; then None, for the layer itself. None
-            instead of the list where it was not seen to run, as when a module calls it that does not hold it.
-        trace: the names of all modules in the order in which they finished.
-    """
-
-    def __init__(self, model: nn.Module, layer: Layer) -> None:
-        self._model, self._layer = model, layer
-        self._names = {module: name for name, module in model.named_modules()}
-        holders = (m for m in self._names if m is not layer.module)
-        self._above = {module for module in holders if any(part is layer.module for part in module.modules())}
-        self._open: list[tuple[nn.Module, list[_Call]]] = []  # the calls that are under way
-        self._calls, self._thread = 0, threading.get_ident()
-        self._trace: list[str] = []
-        self.raw: list[Tensor] = []
-        self.overwrites = False
-        self.returned: Any = None
-        self.written = False
-        self._kept: list[_Kept] = []
-        self.before: list[_Call | None] | None = None
-
-    @property
-    def trace(self) -> tuple[str, ...]:
-        """The names of the modules that ran."""
-        return tuple(self._trace)
-
-    def run(self, image: Tensor, inputs: ModelInputs) -> Any:
-        """Run the model on one image, which is its own to change; gives what it returns."""
-        version = image._version
-        raw = run(self._model, image, inputs)
-        self.overwrites = image._version > version
-        self.raw = [tensor.clone() for tensor in tensors(raw)]
-        return raw
-
-    def __enter__(self) -> None:
-        self._stack = ExitStack()
-        self._stack.enter_context(_fast_path_off())
-        self._stack.enter_context(_exchanged(self._names, self._called))
-
-    def __exit__(self, *exception: Any) -> None:
-        self._stack.close()
-        self.written = any(kept.changed for kept in self._kept)
-        for call in self.before or []:
-            if call:
-                call.fresh = any(kept.changed for kept in call.kept)
-                call.kept.clear()
-
-    def _called(self, module: nn.Module, forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        if threading.get_ident() != self._thread:
-            return forward(*args, **kwargs)
-        if self.before is not None or not all(caller in self._above for caller, _ in self._open):
-            return self._passed(module, forward(*args, **kwargs))
-        earlier = [(kept, kept.now) for _, calls in self._open for call in calls for kept in call.kept]
-        self._open.append((module, []))
-        try:
-            output = forward(*args, **kwargs)
-        finally:
-            self._open.pop()
-        if self._finished(module, output):  # what it changed in place will not be changed, as it will not run
-            for kept, version in earlier:
-                kept.version += kept.now - version
-        return self._passed(module, output)
-
-    def _passed(self, module: nn.Module, output: Any) -> Any:
-        self._trace.append(self._names[module])
-        return output
-
-    def _finished(self, module: nn.Module, output: Any) -> bool:
-        """Keep a call whose caller goes on; gives whether it will not run again."""
-        if self.before is not None or not self._open:
-            return False
-        kept = [_Kept(tensor, -1 if tensor.is_inference() else tensor._version) for tensor in tensors(output)]
-        call = _Call(module, _copied(output), kept)
-        if module is self._layer.module:
-            self._calls += 1
-            if self._calls == (self._layer.call or 1):
-                self.returned, self._kept = call.output, kept
-                self.before = [*(call for _, calls in self._open for call in calls), None]
-                return True
-        self._open[-1][1].append(call)
-        return call.stands
-
-
-@contextmanager
-def _exchanged(modules: Any, instead: Callable[..., Any]) -> Iterator[None]:
-    """Call `instead` with a module and its own forward wherever one of `modules` runs."""
-    before = {}
-    for module in modules:
-        if not isinstance(module, torch.jit.ScriptModule):
-            before[module] = vars(module).get("forward")
-    try:
-        for module in before:
-            forward = module.forward
-            wrapped = functools.wraps(forward)(functools.partial(instead, module, forward))
-            object.__setattr__(module, "forward", wrapped)
-        yield
-    finally:
-        for module, own in before.items():
-            if own is None:
-                vars(module).pop("forward", None)
-            else:
-                object.__setattr__(module, "forward", own)
-
-
-@contextmanager
-def _fast_path_off() -> Iterator[None]:
-    """Have transformer encoder layers call their parts, which without gradients they would not."""
-    with _lock:  # it is the whole process's: the first switches it off, and the last back
-        _fast_paths.append(_fast_paths[0] if _fast_paths else torch.backends.mha.get_fastpath_enabled())
-        torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        with _lock:
-            before = _fast_paths.pop()
-            if not _fast_paths:
-                torch.backends.mha.set_fastpath_enabled(before)
-
-
-def _copied(value: Any) -> Any:
-    """`value` with copies of its tensors; None where it is of a type that cannot be copied."""
-    with suppress(Exception):
-        return _mapped(value, Tensor.clone)
-    return None
-
-
-def _mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """`value` with each tensor in it changed; the same types."""
-    if isinstance(value, Tensor):
-        return change(value)
-    if isinstance(value, dict):
-        changed = copy(value)
-        for key, part in value.items():
-            changed[key] = _mapped(part, change)
-        return changed
-    if isinstance(value, list | tuple):
-        return _sequence(value, [_mapped(part, change) for part in value])
-    return value
-
-
-def _sequence(like: Any, parts: list[Any]) -> Any:
-    if hasattr(like, "_fields"):
-        return type(like)(*parts)
-    try:
-        return type(like)(parts)
-    except TypeError:
-        if not isinstance(like, tuple):
-            raise
-        return tuple.__new__(type(like), parts)  # a type of the model's own, which is made of something else
 
 
 def _is_batch(tensor: Tensor, count: int = 1) -> bool:

@@ -77,7 +77,7 @@ class IntegratedGradients(Repeating):
 
     def _measure(self, record: Record, values: Tensor, start: Tensor) -> None:
         """How far the values are from adding up to the difference of the scores."""
-        change = record.scores.double() - record.evaluations.scores(lambda rows, _: start[rows], 1)[:, 0].double()
+        change = record.scores.double() - record.evaluations.scores(lambda rows, _: start[rows], 1)[:, 0]
         missing = (values.double().flatten(1).sum(1) - change).abs()
         rounding = 1e-6 * values.double().abs().flatten(1).sum(1)
         error = torch.where(missing <= rounding, 0, missing / change.abs())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -59,4 +59,4 @@ class Perturbing(Repeating):
     @property
     def speed(self) -> Speed:
         """What is to be tried."""
-        return Speed(self.accelerate, None if self.dtype is None else getattr(torch, self.dtype), self.compile)
+        return replace(super().speed, compile=self.compile)
