@@ -22,15 +22,15 @@ class Needs:
 
     Args:
         activation: the output of the layer.
-        gradient: the gradient of the target's score at the output of the layer.
+        gradient: the gradient of the target's score at the output of the layer; True, or under a backward rule.
         input_gradient: the gradient at the model's input, under a backward rule: ``"plain"``, ``"guided"``,
-            ``"deconvnet"`` or a `BackwardRule`.
+            ``"deconvnet"``, ``"libra"`` or a `BackwardRule`.
         head: the pooled activation and the linear layer after it (for CAM); the layer is then found, not chosen.
         evaluations: the model itself, to be asked again about changed images or activations; True, or a `Speed`.
     """
 
     activation: bool = False
-    gradient: bool = False
+    gradient: bool | str | BackwardRule = False
     input_gradient: str | BackwardRule | None = None
     head: bool = False
     evaluations: bool | Speed = False

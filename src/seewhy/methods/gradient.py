@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
@@ -11,6 +11,22 @@ from ..engine.record import Needs, Record
 from ..engine.rules import BackwardRule
 from .base import Method, as_tuple
 from .registry import register
+
+
+@dataclass(frozen=True)
+class GradientMethod(Method):
+    """A method that uses gradients of the score.
+
+    Args:
+        libra: balance the gradient's flow through attention, layer norms and gates (LibraGrad), for transformers.
+    """
+
+    libra: bool = field(default=False, kw_only=True)
+
+    @property
+    def rule(self) -> str:
+        """The backward rule that its gradients are taken under."""
+        return "libra" if self.libra else "plain"
 
 
 @register("saliency")
