@@ -16,10 +16,11 @@ from .engine.capture import Captured
 from .engine.diagnose import NO_CHANGE
 from .engine.passes import Measured
 from .engine.record import Record
-from .errors import GradientError, LayerError, MethodError, NonFiniteError
+from .errors import GradientError, InputError, LayerError, MethodError, NonFiniteError
 from .explanation import Explanation
 from .methods import Method
 from .methods.base import cut
+from .methods.fusing import Fusing, fuse_maps
 from .scoring import Selected
 
 NOTHING_ARGUES = "nothing there argues for the target."
@@ -61,10 +62,27 @@ class Collector:
         self.warnings |= dict.fromkeys(measured.warnings)
         self._dead.update(set(measured.dead))
         for index, method in enumerate(self._methods):
+            if isinstance(method, Fusing) and method.fuse:
+                self._fuse((index, "+".join(layer.label for layer in measured.layers)), method, measured, total)
+                continue
             for layer in measured.layers if method.needs.layer else [None]:
                 name = layer.label if layer else measured.head.layer if method.needs.head and measured.head else None
                 record, values, maps = _apply(method, measured, layer)
                 self._keep((index, name), record, {"values": values, "maps": maps}, total)
+
+    def _fuse(self, key: _Key, method: Fusing, measured: Measured, total: int | None) -> None:
+        """One map of all layers."""
+        if len(measured.layers) < 2:
+            raise InputError(
+                f"fuse={method.fuse!r} makes one map of several layers, and there is one: name more, as in "
+                "layer=['layer3', 'layer4']; explainer.layers() lists them."
+            )
+        applied = [_apply(method, measured, layer) for layer in measured.layers]
+        with torch.no_grad():
+            fused = fuse_maps(torch.stack([maps for _, _, maps in applied]), method.fuse or "")
+        for record, _, _ in applied:
+            self.warnings |= dict.fromkeys(record.warnings)
+        self._keep(key, applied[-1][0], {"values": fused, "maps": fused}, total)
 
     def _keep(self, key: _Key, record: Record, results: dict[str, Tensor], total: int | None) -> None:
         for rows, tensor in zip(self._results.setdefault(key, (_Rows(), _Rows())), results.values(), strict=True):

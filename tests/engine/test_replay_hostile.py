@@ -16,7 +16,7 @@ from replaying import Convolutions, Hostile, ask, assert_right, evaluations, man
 from torch import Tensor, nn
 
 import seewhy
-from seewhy.engine.recording import fast_path_off
+from seewhy.engine.switches import fast_path_off
 
 
 class Giving(nn.Module):

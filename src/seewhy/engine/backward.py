@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import GradientEdge
 
-from ..errors import GradientError, LayerError
+from ..errors import GradientError, LayerError, TargetError
 from ..scoring import CONSTANT_TARGET, Selected
+from .attention import find_attention
 from .capture import Captured
 from .diagnose import refuse_unsound, where_gradient_ends
-from .rules import BackwardRule, applied, check, find_activations, graph
+from .record import Objective, Way
+from .rules import BackwardRule, applied, graph, ruled
 from .straighten import straighten
 
 if TYPE_CHECKING:
     from .passes import Measured
 
-PLAIN = BackwardRule("plain")
+Place: TypeAlias = "Captured | GradientEdge | None"  # where a gradient is wanted; None: at the input
+INPUT, BIAS, ATTENTION = "", "bias ", "attention "  # what the gradients there are called, the latter two with a number
 _FIRST_LOOK = 4  # candidates whose gradient is asked for at first, then four times as many
 NO_CANDIDATE = (
     "No layer of this model has positions that could be worked out, so none can be chosen. "
@@ -40,8 +44,24 @@ def no_gradient(where: str) -> str:
     return f"No gradient of the score arrives at {f'layer {where!r}' if where else 'the input'}"
 
 
-def _in_rows(parts: Sequence[Tensor | None], layer: Captured | None) -> Tensor | None:
+def _grad_of(
+    scores: Tensor, inputs: list[Any], retain: bool, turn: int, each: int, *, again: bool = False
+) -> Sequence[Tensor | None]:
+    """The gradients of every `each`-th score from the `turn`-th; with a graph of their own to be taken `again`."""
+    which = torch.zeros_like(scores)
+    which[turn::each] = 1
+    try:
+        return torch.autograd.grad(scores, inputs, which, retain_graph=retain, allow_unused=True, create_graph=again)
+    except RuntimeError as error:
+        known = next((why for part, why in _NO_BACKWARD.items() if part in str(error)), None)
+        if known is None:
+            raise
+        raise GradientError(known.format(error)) from error
+
+
+def _in_rows(parts: Sequence[Tensor | None], place: Place) -> Tensor | None:
     """The gradients of each of the images' targets, put together image by image; None where any is."""
+    layer = place if isinstance(place, Captured) else None
     found = [layer.oriented(part) if layer else part for part in parts if part is not None]
     if len(found) < len(parts):
         return None
@@ -58,7 +78,7 @@ class Backward:
 
     def __init__(self, found: Measured, selected: Selected) -> None:
         self._model, self._request, self._found = found.model, found.request, found
-        self._scores, self._source = selected.scores, selected.source
+        self._selected, self._scores, self._source = selected, selected.scores, selected.source
 
     def run(self) -> None:
         """Choose the layer if need be, then run each rule's backward; the last one frees the graph."""
@@ -77,60 +97,107 @@ class Backward:
             if chosen is None:
                 return
             found.layers = [chosen]
-        others = [rule for rule in request.rules if rule != PLAIN]
-        layers = found.layers if any(needs.gradient for needs in request.needs) else []
-        self._plain(layers, wants_input=PLAIN in request.rules, retain=bool(others))
-        for rule in others:
-            self._under(rule, retain=rule != others[-1])
+        ways = request.ways
+        if any(needs.attention for needs in request.needs):
+            self._look_at_attention()
+        for way in ways:
+            self._run(way, last=way == ways[-1])
 
-    def _plain(self, layers: list[Captured], *, wants_input: bool, retain: bool) -> None:
-        missing = [layer for layer in layers if layer.label not in self._found.layer_gradients]
-        reachable: list[Captured | None] = [layer for layer in missing if layer.edge]
-        gradients = self._grad([*reachable, None] if wants_input else reachable, retain)
-        if wants_input:
-            self._found.input_gradients[PLAIN] = self._arrived(gradients[-1])
-        for layer, gradient in zip(missing, gradients, strict=False):
-            self._found.layer_gradients[layer.label] = self._arrived(gradient, layer)
+    def _look_at_attention(self) -> None:
+        found = self._found
+        found.attention = find_attention(self._nodes, len(found.input), found.observer.sequences)
+        if any(needs.attention == "formation" for needs in self._request.needs):
+            from .formation import formation  # which runs the rest of models, and so passes
 
-    def _under(self, rule: BackwardRule, *, retain: bool) -> None:
-        activations = find_activations(self._nodes, rule)
-        if warning := check(activations, rule):
-            self._found.warnings.append(warning)
-        with applied(rule, activations.treated):
-            (gradient,) = self._grad([None], retain)
-        if gradient is None:
-            raise GradientError(self._explain(no_gradient("")))
-        self._found.input_gradients[rule] = gradient
+            found.formed = formation(found, self._selected)
 
-    def _grad(self, layers: Sequence[Captured | None], retain: bool) -> list[Tensor | None]:
-        """The gradients at layers (None: the input), by a backward pass for each of an image's targets; a row for each.
+    def _run(self, way: Way, *, last: bool) -> None:
+        """The backward pass of one way."""
+        found, scores = self._found, self._of(way.objective)
+        for layer in self._curved(way):
+            found.curvatures[way, layer.label] = self._curvature(layer, scores)
+        places = self._places(way)
+        hooks, warning = ruled(way.rule, self._nodes)
+        if warning:
+            found.warnings.append(warning)
+        with applied(hooks):
+            gradients = self._grad([*places.values()], retain=not last, scores=scores)
+        for (name, place), gradient in zip(places.items(), gradients, strict=True):
+            found.gradients[way, name] = self._arrived(gradient, name, place, way.rule)
 
-        They are ``(rows, C, *grid)``; None where nothing leads there.
+    def _places(self, way: Way) -> dict[str, Place]:
+        """Where the gradients of a way are wanted, by name: at layers, the input, biases, attention."""
+        found, needs = self._found, self._request.needs
+        places: dict[str, Place] = {}
+        if any(need.at_layer == way for need in needs):
+            missing = [layer for layer in found.layers if (way, layer.label) not in found.gradients]
+            places |= {layer.label: layer for layer in missing if layer.edge}
+        if any(need.at_input == way for need in needs):
+            places[INPUT] = None
+        if any(need.at_biases == way for need in needs):
+            places |= {f"{BIAS}{index}": adding.edge for index, adding in enumerate(found.observer.adding)}
+        if found.attention and any(need.at_attention == way for need in needs):
+            every = any(need.attention == "gradients" and need.at_attention == way for need in needs)
+            blocks = dict(enumerate(found.attention.blocks))
+            last = len(blocks) - 1
+            places |= {f"{ATTENTION}{index}": blocks[index].edge for index in (blocks if every else [last])}
+        return places
+
+    def _curved(self, way: Way) -> list[Captured]:
+        """The layers whose curvature is wanted of a way."""
+        wanted = any(needs.curvature and needs.curved == way for needs in self._request.needs)
+        return [layer for layer in self._found.layers if layer.edge] if wanted else []
+
+    def _of(self, objective: Objective | None) -> Tensor:
+        """What is differentiated: the targets' scores, or something else instead."""
+        if objective is None:
+            return self._scores
+        if self._selected.outputs is None or (self._selected.classes < 0).any():
+            raise TargetError("This method compares the scores of classes, so its target must be a class, of a model "
+                              "that gives class scores (N, K). 'grad_cam' explains any target.")  # fmt: skip
+        outputs = self._selected.outputs.repeat_interleave(self._found.scoring.each, 0)
+        return objective(outputs, self._selected.classes)
+
+    def _grad(self, places: Sequence[Place], retain: bool, scores: Tensor | None = None) -> list[Tensor | None]:
+        """The gradients at places, by a backward pass for each of an image's targets; a row for each.
+
+        They are ``(rows, C, *grid)`` at layers; None where nothing leads there.
         """
-        if not layers:
+        if not places:
             return []
-        edges = [layer.edge if layer else self._found.input for layer in layers]
+        edges = [self._edge(place) for place in places]
         each = self._found.scoring.each
-        turns = [self._grad_of(turn, edges, retain or turn < each - 1) for turn in range(each)]
-        return [_in_rows(parts, layer) for *parts, layer in zip(*turns, layers, strict=True)]
+        scores = self._scores if scores is None else scores
+        turns = [_grad_of(scores, edges, retain or turn < each - 1, turn, each) for turn in range(each)]
+        return [_in_rows(parts, place) for *parts, place in zip(*turns, places, strict=True)]
 
-    def _grad_of(self, turn: int, inputs: list[Any], retain: bool) -> Sequence[Tensor | None]:
-        which = torch.zeros_like(self._scores)
-        which[turn :: self._found.scoring.each] = 1
-        try:
-            return torch.autograd.grad(self._scores, inputs, which, retain_graph=retain, allow_unused=True)
-        except RuntimeError as error:
-            known = next((why for part, why in _NO_BACKWARD.items() if part in str(error)), None)
-            if known is None:
-                raise
-            raise GradientError(known.format(error)) from error
+    def _edge(self, place: Place) -> Any:
+        return self._found.input if place is None else place.edge if isinstance(place, Captured) else place
 
-    def _arrived(self, gradient: Tensor | None, layer: Captured | None = None) -> Tensor:
-        """The gradient at the layer, or at the input; where it is 0 for all images is noted."""
-        where = layer.label if layer else ""
+    def _curvature(self, layer: Captured, scores: Tensor) -> Tensor:
+        """The Hessian of the scores at a layer, times what the layer gave."""
+        each = self._found.scoring.each
+        parts: list[Tensor | None] = []
+        for turn in range(each):
+            edges: list[Any] = [layer.edge]
+            (gradient,) = _grad_of(scores, edges, True, turn, each, again=True)
+            curved: Tensor | None = None
+            if gradient is not None and gradient.requires_grad:  # else the score is linear in what the layer gave
+                (curved,) = torch.autograd.grad(gradient, edges, layer.raw, retain_graph=True, allow_unused=True)
+            parts.append(torch.zeros_like(layer.raw) if curved is None else curved)
+        found = _in_rows(parts, layer)
+        assert found is not None
+        return found
+
+    def _arrived(self, gradient: Tensor | None, name: str, place: Place, rule: BackwardRule) -> Tensor:
+        """The gradient at a place; where it is 0 for all images, at layers and the input, is noted."""
+        if gradient is None and name.startswith(BIAS):  # of a part that the score does not read
+            return torch.zeros(0)
+        where = "the attention of a block" if name.startswith(ATTENTION) else name
         if gradient is None:
-            raise GradientError(self._explain(no_gradient(where), layer))
-        if not gradient.any():
+            raise GradientError(self._explain(no_gradient(where), place if isinstance(place, Captured) else None))
+        clamped = rule.name in ("guided", "deconvnet")  # whose results may well be 0
+        if not clamped and not name.startswith((BIAS, ATTENTION)) and not gradient.any():
             self._found.dead.append(where)
         return gradient
 
@@ -151,7 +218,7 @@ class Backward:
             for layer, gradient in reversed(list(zip(group, gradients, strict=True))):
                 why[layer.label] = "no gradient of the score at its positions"
                 if gradient is not None and gradient.any():
-                    self._found.layer_gradients[layer.label] = gradient
+                    self._found.gradients[Way(), layer.label] = gradient
                     why[layer.label] = "the last that the score has a gradient at"
                     if self._is_before_the_answer(gradient):
                         return layer

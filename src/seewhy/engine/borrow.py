@@ -7,17 +7,16 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from .refuse import refuse_unready
+from .switches import eager
 
 _borrowers: dict[nn.Module, int] = {}  # which thread has a module now; models may share modules
 _returned = threading.Condition()
-_stances: list[Any] = []  # the compiler's stance, once for each borrower
 
 
 @contextmanager
@@ -68,19 +67,12 @@ def _alone(modules: Sequence[nn.Module]) -> Iterator[None]:
 
 @contextmanager
 def _uncompiled() -> Iterator[None]:
-    """Run compiled functions as they were written: compiled code shows autograd no activations."""
+    """Run compiled functions as they were written."""
     if "torch._dynamo" not in sys.modules:  # nothing can be compiled yet, and importing the compiler takes seconds
         yield
         return
-    with _returned:  # the stance is the whole process's: the first borrower sets it, and the last one sets it back
-        _stances.append(torch.compiler.set_stance("force_eager") if not _stances else _stances[0])
-    try:
+    with eager():
         yield
-    finally:
-        with _returned:
-            stance = _stances.pop()
-            if not _stances:
-                stance.__exit__(None, None, None)
 
 
 @contextmanager

@@ -16,9 +16,10 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.utils.hooks import RemovableHandle
 
 from ..errors import LayerError, LayerNotRunError, close_matches
-from ..given import FIRST, Given
+from ..given import FIRST, TOKENS, TOKENS_FIRST, Given
 from ..layers import Layer, LayerInfo, tensors, unfit, with_first_tensor
 from ..layouts import TELLING, Layout, Layouts
+from .biases import Adding, added, edge_before_activation
 from .head import HeadFinder
 from .rules import relu_after
 
@@ -69,6 +70,11 @@ class Captured:
         return self.oriented(output) if self.layout else output.flatten(1)
 
     @property
+    def raw(self) -> Tensor:
+        """The output as the layer returned it."""
+        return self._output.detach()
+
+    @property
     def layout_of_one(self) -> Layout | None:
         """The layout of what the layer returns for one image alone."""
         return self.layout and self.layout.single(tuple(self._output.shape))
@@ -104,6 +110,16 @@ class Captured:
             )
 
 
+@dataclass(frozen=True)
+class Span:
+    """A call of a module that gave a sequence: when it began and ended, by autograd's count of operations."""
+
+    call: Call
+    began: int
+    ended: int
+    output: Tensor
+
+
 class Observer:
     """Watches one run of `model` on a batch ``(n, C, *sides)``; a context manager that owns its hooks.
 
@@ -121,6 +137,8 @@ class Observer:
         strict: whether layers that it cannot follow are refused too, for the model has other inputs.
         whole: whether the graph starts at the input. Else it starts at the first layer that is captured, and of the
             candidates anew where grids shrink: the deepest are asked first, and what was before need not be kept.
+        adds: whether layers that add a bias are to be kept.
+        blocks: whether what modules make of sequences of tokens is to be kept.
         known: the layouts of wanted layers, by label, that were worked out before for inputs of this shape; with all of
             them, no other module need be watched.
     """
@@ -139,9 +157,12 @@ class Observer:
         follows: bool = False,
         strict: bool = False,
         whole: bool = False,
+        adds: bool = False,
+        blocks: bool = False,
         known: Mapping[str, Layout | None] | None = None,
     ) -> None:
         self._known = known or {}
+        self._adds, self._blocks = adds, blocks
         self._gradients, self._choose, self._wanted = gradients, choose, wanted
         self._follows, self._strict, self._whole = follows, strict, whole
         self._restart: int | None = None  # when the graph started anew, by autograd's count of operations
@@ -164,6 +185,9 @@ class Observer:
         # What the model went on with after each candidate, and how often that had been changed in place by then.
         self._went_on: list[tuple[weakref.ref[Tensor], int | None]] = []
         self.captured: list[Captured] = []
+        self.adding: list[Adding] = []
+        self.spans: list[Span] = []
+        self.sequences: dict[int, Layout] = {}  # where the positions are in sequences of so many tokens
         self.cover: tuple[float, ...] = (1.0,) * (batch.dim() - 2)  # the share of each side that is image, not padding
         self.head = HeadFinder() if head else None
 
@@ -226,10 +250,23 @@ class Observer:
         layout = self._layout(call, tensor)
         why = self._passed_over(call, args, tensor, layout) if self._choose else ""
         self._seen.append((call, tuple(tensor.shape), layout.name if layout else "-", why))
+        self._note(call, args, tensor, layout)
         goes_on = self._take(call, args, tensor, layout, bool(why))
         if self.head:
             self.head.see(call, module, args, goes_on, layout)
         return None if goes_on is tensor else with_first_tensor(output, goes_on)
+
+    def _note(self, call: Call, args: Any, output: Tensor, layout: Layout | None) -> None:
+        """Keep what tells of attention and of biases."""
+        if layout and layout.picks is None:
+            tokens = layout.name in (TOKENS, TOKENS_FIRST)
+            count = layout.prefix + math.prod(layout.grid)
+            self.sequences[count] = layout if tokens else self.sequences.get(count, layout)
+        if self._adds and output.requires_grad and (bias := added(call.module)) is not None:
+            self.adding.append(Adding(call, layout, edge_before_activation(call.module, output), bias))
+        if self._blocks and output.requires_grad and output.dim() == 3:
+            began = max((_operation(tensor) for tensor in tensors(args)), default=-1)
+            self.spans.append(Span(call, began, _operation(output), output.clone()))
 
     def _wanted_of(self, module: nn.Module) -> list[Layer]:
         return [layer for layer in self._wanted if layer.module is module]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,11 +15,12 @@ from ..given import Given
 from ..layers import Layer, find_layers, tensors
 from ..layouts import Layout, first_convolution
 from ..scoring import Scoring, Selected
-from .backward import NO_CANDIDATE, Backward
+from .attention import Blocks, readout
+from .backward import ATTENTION, BIAS, INPUT, NO_CANDIDATE, Backward
 from .capture import Captured, Observer
 from .inputs import ModelInputs
-from .record import Head, LayerRecord, Needs, Record
-from .rules import BackwardRule
+from .record import Attention, Bias, Head, LayerRecord, Needs, Record, Way
+from .switches import plain_attention
 
 if TYPE_CHECKING:
     from .recording import Recording
@@ -62,15 +64,26 @@ class Request:
     memory: dict[Any, Any] = field(default_factory=dict, compare=False)
 
     @property
-    def rules(self) -> list[BackwardRule]:
-        """The backward rules of the input gradients, each once."""
-        return list(dict.fromkeys(needs.rule for needs in self.needs if needs.rule))
+    def ways(self) -> list[Way]:
+        """The backward passes, each once; the plain one of the score first."""
+        ways = dict.fromkeys(way for needs in self.needs for way in needs.ways)
+        return sorted(ways, key=lambda way: way != Way())
 
     @property
     def gradients(self) -> bool:
         """Whether the forward pass must build a graph."""
-        needed = self.rules or any(n.gradient for n in self.needs) or any(layer.relu for layer in self.layers)
+        needed = self.ways or any(layer.relu for layer in self.layers)
         return bool(needed) or (self.choose and any(n.score for n in self.needs))  # a layer is chosen by its gradient
+
+    @property
+    def from_input(self) -> bool:
+        """Whether the graph must start at the input."""
+        return self.whole or any(n.input_gradient or n.biases or n.attention for n in self.needs)
+
+    @property
+    def plain_attention(self) -> bool:
+        """Whether attention must be plain mathematics in the graph."""
+        return any(needs.plain_attention for needs in self.needs)
 
 
 @dataclass
@@ -94,8 +107,10 @@ class Measured:
     scoring: Scoring
     selected: Selected | None = None
     layers: list[Captured] = field(default_factory=list)
-    layer_gradients: dict[str, Tensor] = field(default_factory=dict)
-    input_gradients: dict[BackwardRule, Tensor] = field(default_factory=dict)
+    gradients: dict[tuple[Way, str], Tensor] = field(default_factory=dict)
+    curvatures: dict[tuple[Way, str], Tensor] = field(default_factory=dict)
+    attention: Blocks | None = None
+    formed: list[Tensor] = field(default_factory=list)
     head: Head | None = None
     output_gradient: Tensor | None = None
     raw: Any = None
@@ -124,14 +139,13 @@ class Measured:
             measured["evaluations"] = Evaluations(
                 self.model, self.input, self.request, scoring, layer, needs.evaluations, progress, self.recordings
             )
-        if needs.rule:
-            measured["input_gradient"] = self.input_gradients[needs.rule]
+        measured |= self._differentiated(needs)
         if needs.head and self.head:
             head = replace(self.head, activation=self._paired(self.head.activation))
             measured |= {"head": head, "output_gradient": self.output_gradient}
         if layer is None:
             return Record(**measured)
-        if needs.gradient or needs.evaluations:
+        if needs.gradient or needs.curvature or needs.evaluations:
             layer.check_positions()
         layer.check_batch(len(self.input))
         measured |= {
@@ -139,8 +153,39 @@ class Measured:
             "layer": layer.label,
             "activation": self._paired(self._here(layer.value)) if needs.activation else None,
         }
-        gradient = self._here(self.layer_gradients[layer.label]) if needs.gradient else None
-        return LayerRecord(**measured, gradient=gradient)
+        if needs.at_layer:
+            measured["gradient"] = self._here(self.gradients[needs.at_layer, layer.label])
+        if needs.curved:
+            measured["curvature"] = self._here(self.curvatures[needs.curved, layer.label])
+        return LayerRecord(**measured)
+
+    def _differentiated(self, needs: Needs) -> dict[str, Any]:
+        """What the backward passes gave that is not at a layer."""
+        found: dict[str, Any] = {}
+        if needs.at_input:
+            found["input_gradient"] = self.gradients[needs.at_input, INPUT]
+        if needs.at_biases:
+            found["biases"] = self._biases(needs.at_biases)
+        if needs.at_attention and self.attention:
+            found["attention"] = self._attention(needs, needs.at_attention, self.attention)
+        return found
+
+    def _biases(self, way: Way) -> list[Bias]:
+        every = enumerate(self.observer.adding)
+        found = [(adding, self._here(self.gradients[way, f"{BIAS}{index}"])) for index, adding in every]
+        return [adding.found(self.observer.label(adding.call), g) for adding, g in found if len(g)]
+
+    def _attention(self, needs: Needs, way: Way, found: Blocks) -> Attention:
+        """What a method gets of attention, a row for each pair."""
+        names = [f"{ATTENTION}{index}" for index in range(len(found.blocks))]
+        last = found.blocks[-1].shaped(self._here(self.gradients[way, names[-1]]))
+        gradients = self.formed if needs.attention == "formation" else []
+        if needs.attention == "gradients":
+            every = zip(names, found.blocks, strict=True)
+            gradients = [block.shaped(self._here(self.gradients[way, name])) for name, block in every]
+        weights = [self._paired(self._here(block.weights)) for block in found.blocks]
+        layout = found.layout
+        return Attention(weights, gradients, layout.grid, layout.prefix, readout(found, last), found.others)
 
     def _paired(self, tensor: Tensor) -> Tensor:
         """A row for each target of each image."""
@@ -219,7 +264,7 @@ def measure(model: nn.Module, batch: Tensor, request: Request, scoring: Scoring)
     head = any(needs.head for needs in request.needs)
     known = bool(request.layers) and all(layer.label in request.known for layer in request.layers)
     follows = request.inputs.extra or (not known and _may_hold_tables(model, batch))
-    whole = request.whole or follows or bool(request.rules)
+    whole = request.from_input or follows
     observer = Observer(
         model,
         batch,
@@ -227,16 +272,19 @@ def measure(model: nn.Module, batch: Tensor, request: Request, scoring: Scoring)
         gradients=request.gradients,
         choose=request.choose,
         head=head,
-        everything=request.everything,
+        everything=request.everything or any(needs.biases or needs.attention for needs in request.needs),
         layout=request.layout,
         follows=follows,
         strict=request.inputs.extra,
         whole=whole,
+        adds=any(needs.biases for needs in request.needs),
+        blocks=any(needs.attention == "formation" for needs in request.needs),
         known=request.known,
     )
     found = Measured(batch.detach().clone().requires_grad_(whole), observer, model, request, scoring)
     with observer:
-        with torch.set_grad_enabled(request.gradients or follows):
+        plainly = plain_attention() if request.plain_attention else nullcontext()
+        with torch.set_grad_enabled(request.gradients or follows), plainly:
             raw = _run_once(found, graph=request.gradients or follows)
         observer.finish()
         if not (observer.incomplete or observer.stale):

@@ -16,9 +16,7 @@ from torch import Tensor, nn
 from ..layers import Layer, tensors
 from .inputs import ModelInputs
 from .passes import run
-
-_fast_paths: list[bool] = []  # what was set before, once for each that has it switched off
-_lock = threading.Lock()
+from .switches import fast_path_off
 
 
 @dataclass
@@ -184,21 +182,6 @@ def exchanged(modules: Any, instead: Callable[..., Any]) -> Iterator[None]:
                 vars(module).pop("forward", None)
             else:
                 object.__setattr__(module, "forward", own)
-
-
-@contextmanager
-def fast_path_off() -> Iterator[None]:
-    """Have transformer encoder layers call their parts, which without gradients they would not."""
-    with _lock:  # it is the whole process's: the first switches it off, and the last back
-        _fast_paths.append(_fast_paths[0] if _fast_paths else torch.backends.mha.get_fastpath_enabled())
-        torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        with _lock:
-            before = _fast_paths.pop()
-            if not _fast_paths:
-                torch.backends.mha.set_fastpath_enabled(before)
 
 
 def _copied(value: Any) -> Any:

@@ -23,7 +23,8 @@ from ..layouts import Layout
 from .chunks import ran_out
 from .inputs import ModelInputs
 from .passes import run
-from .recording import Recording, exchanged, fast_path_off, mapped
+from .recording import Recording, exchanged, mapped
+from .switches import fast_path_off
 
 _tried: weakref.WeakKeyDictionary[nn.Module, dict[Any, _Way]] = weakref.WeakKeyDictionary()
 _ROUNDING = 1024  # units in the last place, of the largest output, by which a replay may differ from a whole run
@@ -78,9 +79,9 @@ class Tail:
         way = self._way(recording.trace)
         self.short, self.alone = way is _Way.SHORT, way is _Way.ALONE
 
-    def __call__(self, changed: Tensor) -> Any:
-        """What the model returns where the layer gives `changed` ``(b, C, *grid)``, or ``(b, C)``."""
-        with torch.no_grad(), fast_path_off():
+    def __call__(self, changed: Tensor, *, graph: bool = False) -> Any:
+        """What the model returns where the layer gives `changed` ``(b, C, *grid)``, or ``(b, C)``; in a `graph`."""
+        with torch.set_grad_enabled(graph), fast_path_off():
             if self.short:
                 with suppress(_LostError):  # the activations may lead the model another way
                     return self._replayed(changed)

@@ -7,10 +7,10 @@ shared, clamped, checkpointed. The rule is a hook on those nodes of one graph, s
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -18,13 +18,15 @@ from torch.autograd.graph import GradientEdge, Node
 
 from ..errors import InputError, ModelError, close_matches
 
+Gradients: TypeAlias = tuple[Tensor | None, ...]
+Hook: TypeAlias = Callable[[Any, Any], Any]  # from the gradients that a node gives and those that came to it
 _RELUS = {"ReluBackward", "ThresholdBackward", "HardtanhBackward", "ClampBackward", "ClampMinBackward"}
 _OTHERS = {
     "LeakyRelu": "LeakyReLU", "PreluKernel": "PReLU", "RreluWithNoise": "RReLU", "Elu": "ELU", "Celu": "CELU",
     "Silu": "SiLU", "Gelu": "GELU", "Mish": "Mish", "Hardswish": "Hardswish", "Softplus": "Softplus",
     "Hardtanh": "Hardtanh", "LogSigmoid": "LogSigmoid", "Hardshrink": "Hardshrink", "Softshrink": "Softshrink",
 }  # fmt: skip
-_RULES = ("plain", "guided", "deconvnet")
+_RULES = ("plain", "guided", "deconvnet", "libra")
 _GATES = {"Sigmoid": "Sigmoid", "Hardsigmoid": "Hardsigmoid", "Tanh": "Tanh"}
 _UNSURE = {
     "Where": "torch.where", "Maximum": "torch.maximum", "MaskedFill": "masked_fill",
@@ -35,14 +37,21 @@ _HARMLESS = {"BackwardHookFunctionBackward"}  # what a user's full backward hook
 
 @dataclass(frozen=True)
 class BackwardRule:
-    """How the gradient passes each ReLU: ``"guided"`` or ``"deconvnet"``.
+    """How the gradient passes certain operations.
 
-    guided clamps the result of the ReLU's backward at 0 (Springenberg 2014); deconvnet replaces it by the incoming
-    gradient clamped at 0 (Zeiler 2013). `also` names further activations to treat, e.g. ``("LeakyReLU",)``.
+    ``"guided"`` clamps the result of each ReLU's backward at 0 (Springenberg 2014), ``"deconvnet"`` replaces it by the
+    incoming gradient clamped at 0 (Zeiler 2013); `also` names further activations to treat, e.g. ``("LeakyReLU",)``.
+    ``"libra"`` takes the weights of attention, the gates of activations and the deviations of layer norms for constants
+    (Mehri 2024), see `seewhy.engine.libra`. ``"plain"`` changes nothing.
     """
 
     name: str
     also: tuple[str, ...] = ()
+
+    @property
+    def plain_attention(self) -> bool:
+        """Whether the graph must show attention as plain mathematics."""
+        return self.name == "libra"
 
     def __post_init__(self) -> None:
         if self.name not in _RULES:
@@ -60,6 +69,9 @@ class BackwardRule:
             return results
         gradient = results[0] if self.name == "guided" else incoming[0]
         return (gradient.clamp(min=0), *results[1:])
+
+
+PLAIN = BackwardRule("plain")
 
 
 @dataclass
@@ -128,6 +140,23 @@ def find_activations(nodes: Iterable[Node], rule: BackwardRule) -> Activations:
     return found
 
 
+def ruled(rule: BackwardRule, nodes: list[Node]) -> tuple[list[tuple[Node, Hook]], str | None]:
+    """The hooks that carry out `rule` on a graph, and the warning that it needs.
+
+    Raises:
+        ModelError: the rule would be silently wrong on it.
+    """
+    if rule == PLAIN:
+        return [], None
+    found = find_activations(nodes, rule)
+    if rule.name == "libra":
+        from .libra import balanced  # which knows the kinds of nodes from here
+
+        refuse_hidden(found, rule)
+        return balanced(nodes, found.others)
+    return [(node, rule.hook) for node in found.treated], check(found, rule)
+
+
 def relu_after(edge: GradientEdge, outputs: Iterable[Tensor]) -> GradientEdge | None:
     """The result of the ReLU that `edge` goes straight into, in the graph of `outputs`; None where there is none."""
     for node in graph(outputs):
@@ -154,15 +183,20 @@ def kind_of(node: Node) -> str:
     return node.name().rsplit("::", 1)[-1].rstrip("0123456789")
 
 
+def refuse_hidden(found: Activations, rule: BackwardRule) -> None:
+    """Refuse a graph in which something may hide operations that `rule` acts on."""
+    if found.hidden:
+        raise ModelError(f"The rule {rule.name!r} cannot see all of this model's operations: it runs through "
+                         f"{_list(found.hidden)}. Write that part without it, or use 'saliency'.")  # fmt: skip
+
+
 def check(found: Activations, rule: BackwardRule) -> str | None:
     """Refuse a graph on which `rule` would be silently wrong; return the warning that it needs, or None.
 
     Raises:
         ModelError: something may hide a ReLU, or there is none to treat.
     """
-    if found.hidden:
-        raise ModelError(f"The rule {rule.name!r} cannot see every ReLU of this model: it runs through "
-                         f"{_list(found.hidden)}. Write that part without it, or use 'saliency'.")  # fmt: skip
+    refuse_hidden(found, rule)
     if not found.treated:
         seen = found.others + found.gates
         raise ModelError(
@@ -181,9 +215,9 @@ def _list(counts: Counter[str]) -> str:
 
 
 @contextmanager
-def applied(rule: BackwardRule, nodes: list[Node]) -> Iterator[None]:
-    """Let `rule` act on `nodes` in the backward passes inside the ``with`` block."""
-    handles = [node.register_hook(rule.hook) for node in nodes]
+def applied(hooks: Iterable[tuple[Node, Hook]]) -> Iterator[None]:
+    """Let `hooks` act on their nodes in the backward passes inside the ``with`` block."""
+    handles = [node.register_hook(hook) for node, hook in hooks]
     try:
         yield
     finally:

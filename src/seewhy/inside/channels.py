@@ -336,4 +336,5 @@ class _Seen:
         for one in measured.layers:
             one.check_batch(1)
         name = measured.selected.names[0] if measured.selected else None
-        return cls({one.label: one for one in measured.layers}, measured.layer_gradients, name)
+        gradients = {label: gradient for (_, label), gradient in measured.gradients.items()}
+        return cls({one.label: one for one in measured.layers}, gradients, name)
