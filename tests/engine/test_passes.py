@@ -119,5 +119,5 @@ def test_the_graph_starts_at_the_layer():
 def test_a_request_unites_the_rules():
     needs = [Needs(input_gradient=rule) for rule in ("guided", "plain", "guided", "deconvnet")]
     rules = [way.rule for way in Request((*needs, Needs(activation=True, gradient=True))).ways]
-    assert [rule.name for rule in rules] == ["guided", "plain", "deconvnet"]
+    assert [rule.name for rule in rules] == ["plain", "guided", "deconvnet"]
     assert not Request((Needs(activation=True), Needs(head=True))).gradients

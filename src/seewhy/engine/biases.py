@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
+from ..given import FIRST
 from ..layouts import Layout
 from .record import Bias
 from .rules import kind_of
@@ -18,8 +19,11 @@ if TYPE_CHECKING:
 
 _FIRST = (nn.modules.conv._ConvNd, nn.modules.batchnorm._NormBase, nn.GroupNorm)  # whose channels are the second side
 _LAST = (nn.Linear, nn.LayerNorm)
-_NORMS = {"NativeBatchNormBackward", "CudnnBatchNormBackward", "MiopenBatchNormBackward"}
-_FUSED = 3  # operations that a batch norm of timm may do after it
+_NORMS = {
+    nn.modules.batchnorm._BatchNorm: {f"{maker}BatchNormBackward" for maker in ("Native", "Cudnn", "Miopen")},
+    nn.LayerNorm: {"NativeLayerNormBackward"},
+}
+_AFTER = 4  # operations at most that a normalisation may do after it
 
 
 @dataclass(frozen=True)
@@ -41,9 +45,14 @@ class Adding:
         last = isinstance(self.call.module, _LAST)
         weights = self.bias if last else self.bias.view(-1, *(1 for _ in gradient.shape[2:]))
         share = (gradient * weights).flatten(1).sum(1, dtype=torch.float64)
-        if self.layout is None:
-            gradient = (gradient.movedim(-1, 1) if last else gradient).flatten(2).sum(2)
-        return Bias(label, self.layout.channels_first(gradient) if self.layout else gradient, self.bias, share)
+        return Bias(label, self._oriented(gradient, last), self.bias, share)
+
+    def _oriented(self, gradient: Tensor, last: bool) -> Tensor:
+        """As ``(n, C, *grid)``; summed over what are no positions, ``(n, C)``."""
+        if self.layout and not (last and self.layout.name in FIRST.values()):
+            return self.layout.channels_first(gradient)
+        gradient = gradient.movedim(-1, 1) if last else gradient
+        return gradient if self.layout or gradient.dim() == 2 else gradient.flatten(2).sum(2)
 
 
 def added(module: Any) -> Tensor | None:
@@ -60,15 +69,16 @@ def _of_batch_norm(module: Any) -> Tensor:
     return found
 
 
-def edge_before_activation(module: nn.Module, output: Tensor) -> GradientEdge:
-    """The edge of an output; of a batch norm with an activation fused in, that of the batch norm itself."""
+def edge_of(module: nn.Module, output: Tensor) -> GradientEdge:
+    """The edge of what a layer made; of a normalisation without what a module of that kind may do after it.
+
+    As timm's batch norms with an activation, and layer norms of images, which put the channels back in their place.
+    """
     edge = get_gradient_edge(output)
-    if isinstance(module, nn.modules.batchnorm._BatchNorm):
-        node: Any = edge.node
-        for _ in range(_FUSED):
-            if node is None or kind_of(node) in _NORMS:
-                break
-            node = node.next_functions[0][0] if node.next_functions else None
-        if node is not None and kind_of(node) in _NORMS:
-            return GradientEdge(node, 0)
+    kinds: set[str] = next((kinds for kind, kinds in _NORMS.items() if isinstance(module, kind)), set())
+    node: Any = edge.node
+    for _ in range(_AFTER if kinds else 0):
+        if node is None or kind_of(node) in kinds:
+            return edge if node is None else GradientEdge(node, 0)
+        node = node.next_functions[0][0] if node.next_functions else None
     return edge

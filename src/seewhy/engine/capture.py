@@ -19,7 +19,7 @@ from ..errors import LayerError, LayerNotRunError, close_matches
 from ..given import FIRST, TOKENS, TOKENS_FIRST, Given
 from ..layers import Layer, LayerInfo, tensors, unfit, with_first_tensor
 from ..layouts import TELLING, Layout, Layouts
-from .biases import Adding, added, edge_before_activation
+from .biases import Adding, added, edge_of
 from .head import HeadFinder
 from .rules import relu_after
 
@@ -263,7 +263,7 @@ class Observer:
             count = layout.prefix + math.prod(layout.grid)
             self.sequences[count] = layout if tokens else self.sequences.get(count, layout)
         if self._adds and output.requires_grad and (bias := added(call.module)) is not None:
-            self.adding.append(Adding(call, layout, edge_before_activation(call.module, output), bias))
+            self.adding.append(Adding(call, layout, edge_of(call.module, output), bias))
         if self._blocks and output.requires_grad and output.dim() == 3:
             began = max((_operation(tensor) for tensor in tensors(args)), default=-1)
             self.spans.append(Span(call, began, _operation(output), output.clone()))
