@@ -11,6 +11,7 @@ from torch.autograd.graph import GradientEdge
 
 from ..errors import GradientError, LayerError, TargetError
 from ..scoring import CONSTANT_TARGET, Selected
+from ..targets import Class
 from .attention import find_attention
 from .capture import Captured
 from .diagnose import refuse_unsound, where_gradient_ends
@@ -152,7 +153,7 @@ class Backward:
         """What is differentiated: the targets' scores, or something else instead."""
         if objective is None:
             return self._scores
-        if self._selected.outputs is None or (self._selected.classes < 0).any():
+        if self._selected.outputs is None or any(type(target) is not Class for target in self._found.scoring.targets):
             raise TargetError("This method compares the scores of classes, so its target must be a class, of a model "
                               "that gives class scores (N, K). 'grad_cam' explains any target.")  # fmt: skip
         outputs = self._selected.outputs.repeat_interleave(self._found.scoring.each, 0)
