@@ -143,7 +143,7 @@ def test_a_relu_whose_input_also_feeds_a_skip_is_treated_alone():
     rule = BackwardRule("guided")
     from seewhy.engine.rules import applied
 
-    with applied(rule, find_activations(graph([score]), rule).treated):
+    with applied((node, rule.hook) for node in find_activations(graph([score]), rule).treated):
         (gradient,) = torch.autograd.grad(score, x, retain_graph=True)
     assert gradient.tolist() == [1.0, -3.0]
     assert torch.autograd.grad(score, x)[0].tolist() == [1.0, -6.0]  # the hooks are gone

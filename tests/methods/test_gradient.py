@@ -12,7 +12,7 @@ from seewhy.methods.gradient import DeconvNet, GuidedBackprop, Saliency
 )
 def test_each_declares_its_rule_and_returns_that_gradient(method, rule):
     gradient = torch.randn(2, 3, 4, 5)
-    assert method().needs.rule.name == rule
+    assert method().needs.at_input.rule.name == rule
     assert torch.equal(method().compute(Record(input_gradient=gradient)), gradient)
 
 
@@ -22,5 +22,5 @@ def test_maps_are_the_largest_magnitude_over_the_colours():
 
 
 def test_also_reaches_the_rule():
-    assert GuidedBackprop(also=("SiLU",)).needs.rule.also == ("SiLU",)
-    assert DeconvNet(also=["GELU"]).needs.rule.also == ("GELU",)
+    assert GuidedBackprop(also=("SiLU",)).needs.at_input.rule.also == ("SiLU",)
+    assert DeconvNet(also=["GELU"]).needs.at_input.rule.also == ("GELU",)
