@@ -47,12 +47,17 @@ class Blocks:
     Attributes:
         blocks: at least one.
         layout: of the tokens that are looked at.
-        others: how many attentions there are besides.
+        numbers: when every attention of the model ran, also those between other tokens.
     """
 
     blocks: list[Block]
     layout: Layout
-    others: int
+    numbers: list[int]
+
+    @property
+    def others(self) -> int:
+        """How many attentions there are besides."""
+        return len(self.numbers) - len(self.blocks)
 
 
 def find_attention(nodes: Iterable[Any], images: int, sequences: Mapping[int, Layout]) -> Blocks:
@@ -73,7 +78,7 @@ def find_attention(nodes: Iterable[Any], images: int, sequences: Mapping[int, La
         raise ModelError(_NONE.format(_why(softmaxes, blocks)))
     tokens = known[-1].weights.shape[-1]
     found = [block for block in known if block.weights.shape[-1] == tokens]
-    return Blocks(found, sequences[tokens], len(softmaxes) - len(found))
+    return Blocks(found, sequences[tokens], [node._sequence_nr() for node in softmaxes])
 
 
 def _is_attention(node: Any) -> bool:

@@ -16,7 +16,7 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.utils.hooks import RemovableHandle
 
 from ..errors import LayerError, LayerNotRunError, close_matches
-from ..given import FIRST, TOKENS, TOKENS_FIRST, Given
+from ..given import FIRST, LAST, TOKENS, TOKENS_FIRST, Given
 from ..layers import Layer, LayerInfo, tensors, unfit, with_first_tensor
 from ..layouts import TELLING, Layout, Layouts
 from .biases import Adding, added, edge_of
@@ -112,7 +112,10 @@ class Captured:
 
 @dataclass(frozen=True)
 class Span:
-    """A call of a module that gave a sequence: when it began and ended, by autograd's count of operations."""
+    """A call of a module that gave a sequence: when it began and ended, by autograd's count of operations.
+
+    `output` is ``(n, tokens, C)``.
+    """
 
     call: Call
     began: int
@@ -264,9 +267,9 @@ class Observer:
             self.sequences[count] = layout if tokens else self.sequences.get(count, layout)
         if self._adds and output.requires_grad and (bias := added(call.module)) is not None:
             self.adding.append(Adding(call, layout, edge_of(call.module, output), bias))
-        if self._blocks and output.requires_grad and output.dim() == 3:
+        if self._blocks and output.requires_grad and (sequence := _tokens(output, layout)) is not None:
             began = max((_operation(tensor) for tensor in tensors(args)), default=-1)
-            self.spans.append(Span(call, began, _operation(output), output.clone()))
+            self.spans.append(Span(call, began, _operation(output), sequence.clone()))
 
     def _wanted_of(self, module: nn.Module) -> list[Layer]:
         return [layer for layer in self._wanted if layer.module is module]
@@ -445,6 +448,13 @@ def _branch(output: Tensor) -> tuple[Tensor, GradientEdge, GradientEdge]:
         copy = output.clone()
         with torch._C.DisableTorchFunctionSubclass():  # else the edge of a leaf of the model's own tensor type is wrong
             return copy, get_gradient_edge(output), get_gradient_edge(copy)
+
+
+def _tokens(output: Tensor, layout: Layout | None) -> Tensor | None:
+    """An output as a sequence ``(n, tokens, C)``; None where it is none."""
+    if layout and layout.name in LAST.values():
+        return output.flatten(1, -2)
+    return output if output.dim() == 3 else None
 
 
 def _operation(tensor: Tensor) -> int:

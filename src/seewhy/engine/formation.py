@@ -22,6 +22,10 @@ _NO_BLOCKS = (
     "The blocks of this model could not be told apart: no module holds the {} attention that ran and returns its "
     "tokens. 'grad_attention_rollout' and 'attention_cam' look at attention alone."
 )
+_WIDTHS = (
+    "The tokens of this model's blocks are of several widths, so what follows the last block cannot be given those of "
+    "each. 'grad_cam' and 'attention_cam' explain it."
+)
 
 
 def formation(found: Measured, selected: Selected) -> list[Tensor]:
@@ -36,6 +40,8 @@ def formation(found: Measured, selected: Selected) -> list[Tensor]:
     assert found.attention is not None
     blocks = found.attention.blocks
     spans = [_span(found, block, index) for index, block in enumerate(blocks)]
+    if len({span.output.shape[2] for span in spans}) > 1:
+        raise ModelError(_WIDTHS)
     scoring = found.scoring.held(selected.detached(), tuple(found.input.shape[2:]))
     means = torch.stack([span.output.detach().mean(1) for span in spans], 1)  # (n, blocks, C)
     pulls = torch.stack([_pulls(found, scoring, image, spans[-1], means[image]) for image in range(len(means))])
@@ -48,7 +54,7 @@ def formation(found: Measured, selected: Selected) -> list[Tensor]:
 def _span(found: Measured, block: Block, index: int) -> Span:
     """The largest module that ran this attention and no other, and returned a token for each that it got."""
     assert found.attention is not None
-    numbers = [other.number for other in found.attention.blocks]
+    numbers = found.attention.numbers
     tokens = block.weights.shape[2]
     fits = [
         span

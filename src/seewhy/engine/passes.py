@@ -282,9 +282,9 @@ def measure(model: nn.Module, batch: Tensor, request: Request, scoring: Scoring)
         known=request.known,
     )
     found = Measured(batch.detach().clone().requires_grad_(whole), observer, model, request, scoring)
-    with observer:
-        plainly = plain_attention() if request.plain_attention else nullcontext()
-        with torch.set_grad_enabled(request.gradients or follows), plainly:
+    plainly = plain_attention() if request.plain_attention else nullcontext()
+    with observer, plainly:  # for the backward passes too, in which checkpoints run again
+        with torch.set_grad_enabled(request.gradients or follows):
             raw = _run_once(found, graph=request.gradients or follows)
         observer.finish()
         if not (observer.incomplete or observer.stale):
