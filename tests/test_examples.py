@@ -110,7 +110,7 @@ def outputs(book):
     return [output for cell in book.cells if cell.cell_type == "code" for output in cell.outputs]
 
 
-def test_the_notebooks_cells_run_and_show_pictures(notebook):
+def test_the_notebooks_cells_run_and_show_pictures_and_no_warning(notebook):
     shown = [output.data for output in outputs(notebook) if "data" in output]
     pictures = [data["image/png"] for data in shown if "image/png" in data]
     assert len(pictures) == 5
@@ -118,9 +118,6 @@ def test_the_notebooks_cells_run_and_show_pictures(notebook):
         pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(picture))).convert("RGB"))
         assert pixels.std() > 30
     assert any("application/vnd.jupyter.widget-view+json" in data for data in shown)
-
-
-def test_the_notebook_prints_no_warning(notebook):
     assert not [output for output in outputs(notebook) if output.output_type == "stream"]
 
 

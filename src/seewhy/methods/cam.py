@@ -12,19 +12,24 @@ from ..engine.record import LayerRecord, Needs, Record
 from ..engine.rules import BackwardRule
 from ..errors import ModelError
 from .base import Method, as_tuple, cut, upsample
+from .fusing import Fusing
+from .gradient import GradientMethod
 from .registry import register
 
 
 @register("grad_cam")
 @dataclass(frozen=True)
-class GradCAM(Method):
+class GradCAM(Fusing, GradientMethod):
     """Grad-CAM: a layer's channels weighted by their mean gradient, where that argues for the target.
 
     Selvaraju et al. 2016, "Grad-CAM", arXiv 1610.02391, eq. 1-2: ReLU(sum over k of mean(dS/dA_k) A_k).
     `.values` are ``(N, h, w)``, at least 0, of the layer's grid; `.maps` bilinear at the input's size.
     """
 
-    needs = Needs(activation=True, gradient=True)
+    @property
+    def needs(self) -> Needs:
+        """The activation and its gradient."""
+        return Needs(activation=True, gradient=self.rule)
 
     def compute(self, record: LayerRecord) -> Tensor:
         """Eq. 2."""
