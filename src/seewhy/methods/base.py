@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -82,6 +83,13 @@ def upsample(values: Tensor, size: tuple[int, ...]) -> Tensor:
 def cut(maps: Tensor, size: Sequence[int]) -> Tensor:
     """Maps ``(n, ...)`` without what goes beyond `size`: the padding that a model adds right and below."""
     return maps[(slice(None), *map(slice, size))]
+
+
+def stretched(maps: Tensor) -> Tensor:
+    """Each from its least value at 0 to its greatest at 1; 0 where it is the same everywhere."""
+    flat = maps.flatten(1)
+    low, high = (t.view(-1, *(1 for _ in maps.shape[1:])) for t in (flat.amin(1), flat.amax(1)))
+    return torch.where(high > low, (maps - low) / (high - low), 0)
 
 
 def as_tuple(names: str | Sequence[str]) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..arguments import whole
 from ..engine.record import LayerRecord, Needs
-from .base import Method, cut, upsample
+from .base import Method, cut, stretched, upsample
 from .registry import register
 from .repeating import Perturbing
 
@@ -88,7 +88,7 @@ class ScoreCAM(Perturbing):
         def see_through(rows: Tensor, numbers: Tensor) -> Tensor:
             channels = activation[rows, numbers.clamp(max=count - 1)]
             masks = cut(upsample(channels, record.sides), x.shape[2:])
-            shown = _stretched(masks) * (numbers < count).view(-1, *(1 for _ in x.shape[2:]))
+            shown = stretched(masks) * (numbers < count).view(-1, *(1 for _ in x.shape[2:]))
             return x[rows] * shown[:, None].to(x)
 
         asked = torch.cat([wanted & lively, blank], 1)
@@ -131,7 +131,7 @@ class ReciproCAM(Method):
         equal = scores.amax(1, keepdim=True) - scores.amin(1, keepdim=True) <= rounding
         if equal.any():
             record.warnings.append(_EQUAL)
-        return _stretched(scores.masked_fill(equal, 0).view(len(activation), *grid)).float()
+        return stretched(scores.masked_fill(equal, 0).view(len(activation), *grid)).float()
 
     def _masks(self, positions: Tensor, grid: tuple[int, ...]) -> Tensor:
         """What is kept, ``(b, 1, *grid)``: the product over the sides of 1/2 in the middle and 1/4 beside it."""
@@ -154,10 +154,3 @@ def _most_varied(activation: Tensor, count: int) -> Tensor:
     variance = activation.flatten(2).float().var(2, correction=0)
     best = variance.topk(min(count, variance.shape[1]), dim=1).indices
     return torch.zeros_like(variance, dtype=torch.bool).scatter(1, best, True)
-
-
-def _stretched(maps: Tensor) -> Tensor:
-    """Each from its least value at 0 to its greatest at 1; 0 where it is the same everywhere."""
-    flat = maps.flatten(1)
-    low, high = (t.view(-1, *(1 for _ in maps.shape[1:])) for t in (flat.amin(1), flat.amax(1)))
-    return torch.where(high > low, (maps - low) / (high - low), 0)
