@@ -165,7 +165,7 @@ def test_mistakes_are_told(options: dict[str, Any], error: type[Exception], says
 
 def test_what_was_asked_is_with_the_result() -> None:
     ours = Explainer(small_cnn()).explain(torch.rand(1, 3, 16, 24), SmoothGrad(GradCAM(), samples=2), target=1)
-    assert "base=GradCAM(name=None), samples=2" in ours.provenance["options"]
+    assert "base=GradCAM(name=None, libra=False, fuse=None), samples=2" in ours.provenance["options"]
     assert "_method" not in ours.provenance["options"]
     assert SmoothGrad("grad_cam", samples=np.int64(2), noise=np.float32(0.5)).needs.activation
     assert seewhy.methods.SmoothGrad() == SmoothGrad("saliency")
@@ -174,3 +174,33 @@ def test_what_was_asked_is_with_the_result() -> None:
 @pytest.mark.parametrize("base", BASES, ids=lambda b: b if isinstance(b, str) else b.label)
 def test_around_each_base_it_keeps_what_is_promised_of_every_method(base: Any) -> None:
     check_method(SmoothGrad(base, samples=2))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("base", ["saliency", "grad_cam"])
+def test_squares_and_variances_are_those_of_the_samples(base: str, kind: str) -> None:
+    """Each sample alone is smooth_grad's of it: of one copy the mean is the value."""
+    net, x, layer = network(kind), images(size=SIZE), KINDS[kind].layer
+    options = {"base": base, "noise": 0.2, "samples": 3}
+    explainer = explainer_of(net)
+    draws = [torch.randn(3, *SIZE, generator=torch.Generator().manual_seed(n)).double() for n in range(3)]
+    spread = 0.2 * (x.amax((1, 2, 3), True) - x.amin((1, 2, 3), True))
+    each = np.stack([
+        explainer.explain(x + spread * draw, base, target=list(TARGETS), layer=layer).values for draw in draws
+    ]).astype(float)  # fmt: skip
+    square = explainer.explain(x, "square_grad", target=list(TARGETS), layer=layer, **options)
+    assert_equal(square.values, torch.tensor((each**2).mean(0)))
+    variance = explainer.explain(x, "var_grad", target=list(TARGETS), layer=layer, **options)
+    assert_equal(variance.values, torch.tensor(each.var(0)))
+    assert not square.signed
+    assert not variance.signed
+
+
+def test_of_a_linear_network_squares_are_those_of_the_weights_and_nothing_varies() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 12, 2))
+    x, explainer = torch.rand(1, 3, 8, 12, generator=torch.Generator().manual_seed(0)), Explainer(model)
+    weight = model[1].weight[1].detach().view(1, 3, 8, 12).numpy()
+    square = explainer.explain(x, "square_grad", target=1, samples=4)
+    np.testing.assert_allclose(square.values, weight**2, rtol=1e-5)
+    with pytest.warns(SeewhyWarning, match="0 everywhere"):
+        assert explainer.explain(x, "var_grad", target=1, samples=4).values.max() < 1e-12
