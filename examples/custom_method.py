@@ -8,21 +8,22 @@ import seewhy
 from seewhy.testing import check_method
 
 
-@seewhy.register("positive_grad_cam")
+@seewhy.register("counter_grad_cam")
 @dataclass(frozen=True)
-class PositiveGradCAM(seewhy.Method):
-    """Grad-CAM with each position's own positive gradient, in place of the mean over positions."""
+class CounterGradCAM(seewhy.Method):
+    """Grad-CAM of what argues against the class: of the negative gradient (Selvaraju 2016, section 3.3)."""
 
-    floor: float = 0.0
+    power: float = 1.0
     needs = seewhy.Needs(activation=True, gradient=True)
 
     def compute(self, record: seewhy.LayerRecord) -> torch.Tensor:
         """The weighted sum over channels, ``(n, h, w)``."""
-        return (record.gradient.clamp(min=self.floor) * record.activation).sum(1).relu()
+        weights = -record.gradient.flatten(2).mean(2)
+        return torch.einsum("nc,nc...->n...", weights, record.activation).relu() ** self.power
 
 
-check_method(PositiveGradCAM)
+check_method(CounterGradCAM)
 explainer = seewhy.samples.explainer()
-explanation = explainer.explain(seewhy.samples.photo("coffee"), ["positive_grad_cam", "grad_cam"])
+explanation = explainer.explain(seewhy.samples.photo("coffee"), ["counter_grad_cam", "grad_cam"])
 explanation.save("custom.png")
 print(explanation)

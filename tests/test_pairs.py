@@ -17,14 +17,25 @@ from seewhy.methods import Method
 from seewhy.testing import small_cnn, unchanged
 
 METHODS = ["saliency", "guided_backprop", "deconvnet", "cam", "grad_cam", "guided_grad_cam", "activations",
-           "ablation_cam", "score_cam", "recipro_cam", "occlusion", "integrated_gradients", "smooth_grad"]  # fmt: skip
+           "ablation_cam", "score_cam", "recipro_cam", "occlusion", "integrated_gradients", "smooth_grad",
+           "rise", "sobol", "lime", "kernel_shap", "extremal_perturbation", "xrai",
+           "grad_cam_pp", "xgrad_cam", "hires_cam", "layer_cam", "element_wise_grad_cam", "smooth_grad_cam_pp",
+           "shapley_cam", "finer_cam", "eigen_cam", "eigen_grad_cam", "full_grad"]  # fmt: skip
 OPTIONS: dict[str, dict[str, Any]] = {
     "occlusion": {"window": 8, "stride": 8},
     "integrated_gradients": {"baseline": "mean", "steps": 8},
     "smooth_grad": {"samples": 3},
+    "smooth_grad_cam_pp": {"samples": 3},
+    "rise": {"masks": 20, "baseline": "mean"},
+    "sobol": {"grid": 2, "designs": 8, "baseline": "mean"},
+    "lime": {"segments": 6, "samples": 40},
+    "kernel_shap": {"segments": 4},
+    "extremal_perturbation": {"steps": 10, "areas": (0.2, 0.5)},
+    "xrai": {"steps": 8, "baselines": ("mean", "blur")},
 }
 pytestmark = pytest.mark.filterwarnings(
-    "ignore:.*is 0 everywhere:seewhy.SeewhyWarning", "ignore:Integrated gradients miss:seewhy.SeewhyWarning"
+    "ignore:.*is 0 everywhere:seewhy.SeewhyWarning", "ignore:Integrated gradients miss:seewhy.SeewhyWarning",
+    "ignore:Extremal perturbation. for some image:seewhy.SeewhyWarning",
 )
 
 

@@ -7,8 +7,8 @@ import torch
 
 import seewhy
 from seewhy.engine.record import Needs, Record
+from seewhy.methods import GradCAM, GuidedGradCAM
 from seewhy.methods.base import upsample
-from seewhy.methods.cam import GradCAM, GuidedGradCAM
 from seewhy.methods.make import make_methods
 from seewhy.methods.registry import find_method
 

@@ -5,7 +5,7 @@ import torch
 
 from seewhy.engine.record import Head, LayerRecord, Record
 from seewhy.errors import SeewhyError
-from seewhy.methods.cam import CAM, GradCAM, GuidedGradCAM
+from seewhy.methods import CAM, GradCAM, GuidedGradCAM
 
 ACTIVATION = torch.tensor([[[[1.0, 2.0]], [[3.0, -1.0]]]])  # (1, 2, 1, 2)
 

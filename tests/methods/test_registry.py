@@ -103,7 +103,7 @@ def test_a_clash_names_both(listed):
     clashes = [line for line in listed[1] if "'rival'" in line]
     assert len(clashes) == 2
     assert "'grad_cam' (rival:Summit)" in clashes[0]
-    assert "already: seewhy.methods.cam.GradCAM" in clashes[0]
+    assert "already: seewhy.methods.gradient_cam.GradCAM" in clashes[0]
     assert "'peak' (rival:Summit)" in clashes[1]
     assert "('peak', 'Peak: the largest activation.')" in listed[0]
 
@@ -154,7 +154,7 @@ def test_a_registered_class_under_another_entry_name_is_told(monkeypatch):
 
     from seewhy.methods import registry
 
-    entry = EntryPoint("other", "seewhy.methods.cam:GradCAM", registry.GROUP)
+    entry = EntryPoint("other", "seewhy.methods.gradient_cam:GradCAM", registry.GROUP)
     monkeypatch.setattr(registry, "entry_points", lambda group: [entry])
     monkeypatch.setattr(registry, "_waiting", [registry.GROUP])
     with pytest.warns(seewhy.SeewhyWarning, match="registered as 'grad_cam', and the entry point is called 'other'"):

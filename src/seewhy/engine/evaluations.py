@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -87,6 +89,24 @@ class Evaluations:
         self._layer = None if captured is None else find_layers(model, captured.label)[0]
         self.faster = ""  # what was used to be faster, in words
         self.warnings: list[str] = []
+        self._shown: Any = None  # a progress bar of all that is asked
+
+    @contextmanager
+    def apart(self, count: int) -> Iterator[Evaluations]:
+        """The same where each row of the record is an image of its own: there a change may have to do with the target.
+
+        For methods that look for something step by step: one progress bar is for all steps.
+
+        Args:
+            count: how many changed images of each row will be asked about, in all.
+        """
+        own, each = copy.copy(self), self._scoring.each
+        images = torch.arange(len(self._batch)).repeat_interleave(each).tolist()
+        own._batch, own._scoring = self._batch.repeat_interleave(each, 0), replace(self._scoring, each=1)
+        own._request = replace(self._request, inputs=self._request.inputs.picked(images, len(self._batch)))
+        with self._bar(len(own._batch) * count) as own._shown:
+            yield own
+        self.faster = own.faster
 
     def scores(self, change: Change, count: int, where: Tensor | None = None) -> Tensor:
         """The targets' scores ``(n, count)`` of each row's changed images, float64.
@@ -154,6 +174,8 @@ class Evaluations:
                 yield Asked(*self._paired(images, numbers), record)
 
     def _bar(self, count: int) -> Any:
+        if self._shown is not None:
+            return nullcontext(self._shown)
         return bar(self._progress, count, doing="asking again", unit="image")
 
     def _faster(self, count: int) -> Faster:

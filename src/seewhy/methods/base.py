@@ -85,6 +85,11 @@ def cut(maps: Tensor, size: Sequence[int]) -> Tensor:
     return maps[(slice(None), *map(slice, size))]
 
 
+def weighted_sum(weights: Tensor, activation: Tensor) -> Tensor:
+    """ReLU(sum over k of w_k A_k), ``(n, *sides)``, for weights ``(n, C)``."""
+    return torch.einsum("nc,nc...->n...", weights.double(), activation.double()).relu().float()
+
+
 def stretched(maps: Tensor) -> Tensor:
     """Each from its least value at 0 to its greatest at 1; 0 where it is the same everywhere."""
     flat = maps.flatten(1)

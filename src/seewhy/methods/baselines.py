@@ -76,7 +76,7 @@ def make_baseline(baseline: Baseline, record: Record, seed: int = 0) -> Tensor:
     if baseline == "mean":
         return x.flatten(2).float().mean(2).view(*x.shape[:2], *(1 for _ in x.shape[2:])).to(x).expand_as(x)
     if baseline == "blur":
-        return _blurred(x.float()).to(x)
+        return blurred(x.float(), max(min(x.shape[2:]) * _SIGMA, 0.5)).to(x)
     if baseline == "noise":
         draw = torch.rand(x.shape[1:], generator=generator(seed))
         picture = draw.to(x.device).expand(x.shape)
@@ -99,9 +99,8 @@ def _given(baseline: Tensor, x: Tensor) -> Tensor:
                          f"takes it, {tuple(x.shape[1:])}, or one that can be broadcast to it.") from None  # fmt: skip
 
 
-def _blurred(x: Tensor) -> Tensor:
-    """Blurred along each side in turn; beyond the edges the nearest value goes on."""
-    sigma = max(min(x.shape[2:]) * _SIGMA, 0.5)
+def blurred(x: Tensor, sigma: float) -> Tensor:
+    """Under a Gaussian of `sigma` pixels along each side in turn; beyond the edges the nearest value goes on."""
     reach = int(np.ceil(_REACH * sigma))
     offsets = torch.arange(-reach, reach + 1, device=x.device, dtype=x.dtype)
     kernel = torch.exp(-(offsets**2) / (2 * sigma**2))

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..arguments import whole
 from ..engine.record import LayerRecord, Needs
-from .base import Method, cut, stretched, upsample
+from .base import Method, cut, stretched, upsample, weighted_sum
 from .registry import register
 from .repeating import Perturbing
 
@@ -47,7 +47,7 @@ class AblationCAM(Method):
         if (score == 0).any():
             record.warnings.append("Ablation-CAM divides by |S|, and S is 0 for some image: there it is not divided.")
         weights = falls / torch.where(score == 0, 1, score.abs())
-        return _weighted(weights, activation)
+        return weighted_sum(weights, activation)
 
 
 @register("score_cam")
@@ -95,7 +95,7 @@ class ScoreCAM(Perturbing):
         scores = record.evaluations.scores(see_through, count + 1, asked)
         scores = torch.where(lively, scores[:, :-1], scores[:, -1:])
         weights = scores.masked_fill(~wanted, -torch.inf).softmax(1)
-        return _weighted(weights, activation)
+        return weighted_sum(weights, activation)
 
 
 @register("recipro_cam")
@@ -142,11 +142,6 @@ class ReciproCAM(Method):
             kept = (0.5 if self.gaussian else 1.0) * (away == 0) + beside
             masks = masks * kept.view(len(positions), *(side if i == axis else 1 for i in range(len(grid))))
         return masks[:, None]
-
-
-def _weighted(weights: Tensor, activation: Tensor) -> Tensor:
-    """ReLU(sum over k of w_k A_k)."""
-    return torch.einsum("nc,nc...->n...", weights, activation.double()).relu().float()
 
 
 def _most_varied(activation: Tensor, count: int) -> Tensor:
