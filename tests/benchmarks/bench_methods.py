@@ -37,7 +37,7 @@ PHOTOS = {"cat": "tiger cat", "coffee": "espresso", "camera": "tripod", "motorcy
 HALF = {"dtype": "bfloat16"}
 FEW: dict[str, dict[str, Any]] = {  # options with which none takes more than some minutes; others have their defaults
     "blur_ig": {"steps": 16},
-    "extremal_perturbation": {"steps": 60},
+    "extremal_perturbation": {"steps": 60, "areas": 0.1},
     "gradient_shap": {"samples": 16},
     "guided_ig": {"steps": 16},
     "idgi": {"steps": 16},
