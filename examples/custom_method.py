@@ -8,22 +8,21 @@ import seewhy
 from seewhy.testing import check_method
 
 
-@seewhy.register("counter_grad_cam")
+@seewhy.register("norm_cam")
 @dataclass(frozen=True)
-class CounterGradCAM(seewhy.Method):
-    """Grad-CAM of what argues against the class: of the negative gradient (Selvaraju 2016, section 3.3)."""
+class NormCAM(seewhy.Method):
+    """NormCAM: the norm of the activation times that of the gradient."""
 
-    power: float = 1.0
+    p: float = 2.0
     needs = seewhy.Needs(activation=True, gradient=True)
 
     def compute(self, record: seewhy.LayerRecord) -> torch.Tensor:
-        """The weighted sum over channels, ``(n, h, w)``."""
-        weights = -record.gradient.flatten(2).mean(2)
-        return torch.einsum("nc,nc...->n...", weights, record.activation).relu() ** self.power
+        """The product of the norms over the channels, ``(n, h, w)``."""
+        return record.activation.norm(self.p, dim=1) * record.gradient.norm(self.p, dim=1)
 
 
-check_method(CounterGradCAM)
+check_method(NormCAM)
 explainer = seewhy.samples.explainer()
-explanation = explainer.explain(seewhy.samples.photo("coffee"), ["counter_grad_cam", "grad_cam"])
+explanation = explainer.explain(seewhy.samples.photo("coffee"), ["norm_cam", "grad_cam"])
 explanation.save("custom.png")
 print(explanation)

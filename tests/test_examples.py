@@ -53,7 +53,7 @@ def test_the_readmes_code(tmp_path):
     (tmp_path / "readme.py").write_text("\n".join(blocks))
     done = subprocess.run([sys.executable, "readme.py"], cwd=tmp_path, capture_output=True, text=True, env=ONE_THREAD)
     assert done.returncode == 0, done.stderr
-    assert "There is no method 'grad_cm'. Did you mean 'grad_cam' or 'guided_grad_cam'?" in done.stdout
+    assert "There is no method 'grad_cm'. Did you mean 'grad_cam' or 'xgrad_cam' or 'grad_cam_pp'?" in done.stdout
     assert "tiger cat" in done.stdout
     assert (tmp_path / "why.png").stat().st_size > 10_000
     assert (tmp_path / "why" / "panel.png").exists()

@@ -427,7 +427,7 @@ def test_methods_by_name_class_and_instance():
         ([], {}, ValueError, "No method"),
         (["saliency", "saliency"], {}, ValueError, "name="),
         ("guided_backprop", {"als": ()}, TypeError, r"option 'als'.*'also'"),
-        ("saliency", {"window": 3}, TypeError, "no options"),
+        ("activations", {"window": 3}, TypeError, "no options"),
         ("guided_backprop", {"also": ("LeakyRelu",)}, ValueError, "'LeakyReLU'"),
     ],
 )

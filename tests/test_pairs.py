@@ -34,7 +34,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "xrai": {"steps": 8, "baselines": ("mean", "blur")},
 }
 pytestmark = pytest.mark.filterwarnings(
-    "ignore:.*is 0 everywhere:seewhy.SeewhyWarning", "ignore:Integrated gradients miss:seewhy.SeewhyWarning",
+    "ignore:.*is 0 everywhere:seewhy.SeewhyWarning",
+    "ignore:Integrated gradients miss:seewhy.SeewhyWarning",
     "ignore:Extremal perturbation. for some image:seewhy.SeewhyWarning",
 )
 

@@ -26,10 +26,20 @@ from seewhy.methods.registry import find_method
 Grid = tuple[int, ...]
 Arrange = Callable[[Tensor], Tensor]
 CELL, WIDTH = 4, 10
-BUILT_IN = [name for name in seewhy.list_methods() if find_method(name).__module__.startswith("seewhy.")]
-for name in ("rise", "extremal_perturbation"):  # which have tests of their own
-    BUILT_IN.remove(name)
-SLOW = ("sobol", "lime", "kernel_shap", "xrai")  # on large grids; they look at no layer, as occlusion
+ELSEWHERE = (
+    "saliency",
+    "guided_backprop",
+    "deconvnet",
+    "input_x_gradient",
+    "full_grad",
+    "occlusion",
+    "smooth_grad",
+    "integrated_gradients",
+)  # of those that look at no layer; others like them have tests of their own
+BUILT_IN = [
+    name for name in seewhy.list_methods() if find_method(name).__module__.startswith("seewhy.")
+    and (name in ELSEWHERE or find_method(name)().needs.layer or find_method(name)().needs.head)
+]  # fmt: skip
 CONVOLUTION = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 # Windows and noise as small as can be, so that what is beyond the region shows nothing of it.
 OPTIONS: dict[str, dict[str, object]] = {
@@ -208,6 +218,13 @@ def test_every_method_finds_the_region_of_each_image(name: str, method: str) -> 
     found = planted(Explainer(Planted(form, len(grid)).eval()), images, method)
     assert_found(found.maps, parts, ROUNDING.get(method, 0))
     assert found.layer in (None, "gate")
+
+
+@pytest.mark.sweep
+@pytest.mark.parametrize("method", ["sobol", "lime", "kernel_shap", "xrai"])
+@pytest.mark.parametrize("name", ["NCHW", "NHWC, square", "tokens, 1 before", "NCL", "NCTHW"])
+def test_those_that_hide_parts_find_it_too(name: str, method: str) -> None:
+    test_every_method_finds_the_region_of_each_image(name, method)
 
 
 @pytest.mark.parametrize("name", ["NCHW", "NHWC", "tokens, 1 before", "NCL", "NCTHW"])
@@ -475,7 +492,7 @@ UNTOLD: dict[str, tuple[Form, Grid, int]] = {
 }
 
 
-@pytest.mark.parametrize("method", [name for name in BUILT_IN if name not in SLOW])
+@pytest.mark.parametrize("method", BUILT_IN)
 @pytest.mark.parametrize("name", UNTOLD)
 def test_what_no_shape_tells_is_right_once_it_is_said(name: str, method: str) -> None:
     form, grid, count = UNTOLD[name]

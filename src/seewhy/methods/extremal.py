@@ -26,7 +26,6 @@ _BLUR = 20 / 224  # the greatest standard deviation, as a share of the shorter s
 _STEPS = 3  # of the lattice in a mask's `smoothness`
 _REACH = 5  # steps, beyond which the kernel is nothing (less than .02)
 _TEMPERATURE = 1 / 20  # of the smooth maximum
-_WEIGHT = 300.0  # of the area, doubled after each third of the steps
 _RATE, _MOMENTUM = 0.01, 0.9  # of the ascent
 _LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}  # by the number of sides
 _EQUAL = 1e-12  # by which values that are the same differ for rounding
@@ -39,20 +38,21 @@ class ExtremalPerturbation(Repeating):
     """Extremal perturbation: the smooth mask of a given area that keeps most of the score, all else being blurred.
 
     Fong, Patrick, Vedaldi 2019, "Understanding Deep Networks via Extremal Perturbations and Smooth Masks", arXiv
-    1910.08485: the mask m of area a with the greatest S(m ⊗ x) − λ |sort(m) − r_a|², r_a being 0 and, for the share a
-    of all pixels, 1, by gradient ascent; m is a smooth maximum over discs about the points of a lattice, and m ⊗ x the
-    image blurred the more the smaller m is. In the deletion game S((1 − m) ⊗ x) becomes least. `.values` are ``(N, H,
-    W)``, 0 to 1: the mean of the masks of all `areas`, so what even the smallest holds is 1. ``measures["score_0.1"]``
-    is the score with the mask of that area, from which the smallest that suffices can be told, and
-    ``measures["area_error"]`` how far the worst mask misses its own; over 2 % of the image a warning says so. λ weighs
-    the area against the score itself, so the map depends on the scale of the scores. It costs a forward and a backward
-    pass for each step and area.
+    1910.08485: by gradient ascent, the mask m of area a with the greatest S(m ⊗ x) − λ R, where R is the mean square of
+    what m's sorted values lack to 0 and, for the share a of all pixels, 1. m is a smooth maximum over discs about the
+    points of a lattice, and m ⊗ x the image blurred the more the smaller m is. In the deletion game S((1 − m) ⊗ x)
+    becomes least. `.values` are ``(N, H, W)``, 0 to 1: the mean of the masks of all `areas`, so what even the smallest
+    holds is 1. ``measures["score_0.1"]`` is the score with the mask of that area, from which the smallest that suffices
+    can be told, and ``measures["area_error"]`` how far the worst mask misses its own; over 2 % of the image a warning
+    says so. It costs a forward and a backward pass for each step and area.
 
     Args:
         areas: of the masks, as shares of the image; or one.
         steps: of the ascent.
         game: ``"preserve"``: all but the mask is blurred; ``"delete"``: the mask is.
         smoothness: how wide a mask's least detail is, as a share of the image's shorter side.
+        weight: λ, that of the area against the score, so it has to do with the scale of the scores; doubled after each
+            third of the steps. With less a mask keeps more of the score, and misses its area by more.
 
     Raises:
         InputError: an area is not between 0 and 1, or another option is none that there is.
@@ -69,6 +69,7 @@ class ExtremalPerturbation(Repeating):
     steps: int = 800
     game: str = "preserve"
     smoothness: float = 21 / 224
+    weight: float = 300
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -82,6 +83,8 @@ class ExtremalPerturbation(Repeating):
         if not _share(self.smoothness):
             raise InputError(f"smoothness is a share of the image's shorter side, a number between 0 and 1, not "
                              f"{self.smoothness!r}.")  # fmt: skip
+        if not (isinstance(self.weight, Real) and 0 < self.weight < float("inf")):
+            raise InputError(f"weight is that of the area against the score, a number above 0, not {self.weight!r}.")
 
     @property
     def _areas(self) -> tuple[Any, ...]:
@@ -112,7 +115,7 @@ class ExtremalPerturbation(Repeating):
         ascent = torch.optim.SGD([points], _RATE, _MOMENTUM, maximize=True)
         for step in range(self.steps):
             masks = smooth_masks(points, scene.x.shape[2:])
-            weight = _WEIGHT * 2 ** (3 * step // self.steps)
+            weight = self.weight * 2 ** (3 * step // self.steps)
             toward = _toward(masks.detach(), asked, scene)
             (points.grad,) = torch.autograd.grad(
                 [masks, area_errors(masks, areas).sum()], points, [toward, masks.new_tensor(-weight)]

@@ -108,7 +108,6 @@ class XRAI(Repeating):
             total = total + method.compute(record).sum(1) / len(self.baselines)
             errors.append(record.measures["completeness_error"])
         record.measures["completeness_error"] = torch.stack(errors).amax(0)
-        record.warnings[:] = dict.fromkeys(record.warnings)
         return total
 
     def _masks(self, image: Tensor) -> NDArray[np.bool_]:
