@@ -37,6 +37,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 SLOW = {"ablation_cam", "extremal_perturbation", "guided_ig", "kernel_shap", "lime", "recipro_cam", "rise", "score_cam",
         "sobol", "xrai"}  # fmt: skip
+SOME = ("saliency", "grad_cam", "hires_cam", "shapley_cam", "full_grad", "occlusion")  # on the ViT at once, too
 ATTENTION = ["raw_attention", "attention_rollout", "grad_attention_rollout", "attention_cam", "legrad"]
 _NONE = "no attention between the tokens"
 REFUSED = {
@@ -53,7 +54,8 @@ BUILT_IN = sorted(name for name in seewhy.list_methods() if name in {
 
 def pairs(slow: bool) -> list[tuple[str, str]]:
     every = [(name, network) for name in BUILT_IN for network in NETWORKS]
-    return [pair for pair in every if pair not in REFUSED and slow == (pair[0] in SLOW or pair[1] == "swin")]
+    quick = {(name, "cnn") for name in BUILT_IN if name not in SLOW} | {(name, "vit") for name in (*ATTENTION, *SOME)}
+    return [pair for pair in every if pair not in REFUSED and slow == (pair not in quick)]
 
 
 def checked(name: str, network: str) -> None:

@@ -29,6 +29,7 @@ from torch.nn import functional as F
 
 import seewhy
 from seewhy import Explainer, samples
+from seewhy.engine import evaluations, passes
 from seewhy.methods.make import make_methods, options_of
 from seewhy.methods.registry import find_method
 
@@ -148,24 +149,26 @@ def in_quarter(maps: np.ndarray) -> tuple[float, float]:
 
 
 class Passes:
-    """How many images go forward through a network and backward to its head, while it is asked about one image."""
+    """How many images go forward through a network, or a copy of it, and backward to its head."""
 
-    def __init__(self, net: nn.Module, first: str, last: str) -> None:
+    def __init__(self, net: nn.Module, last: str) -> None:
         self.forward = self.backward = 0
-        self._handles = [
-            net.get_submodule(first).register_forward_hook(self._count),
-            net.get_submodule(last).register_full_backward_hook(self._back),
-        ]
+        self._handle = net.get_submodule(last).register_full_backward_hook(self._back)
+        self._real = passes.run
+        passes.run = evaluations.run = self._run
 
-    def _count(self, _: nn.Module, __: Any, output: Tensor) -> None:
-        self.forward += len(output)
+    def _run(self, model: nn.Module, batch: Tensor, inputs: Any) -> Any:
+        self.forward += len(batch)
+        return self._real(model, batch, inputs)
 
     def _back(self, _: nn.Module, __: Any, gradients: Any) -> None:
         self.backward += len(gradients[0]) if gradients[0] is not None else 1
 
-    def stop(self) -> None:
-        for handle in self._handles:
-            handle.remove()
+    def stop(self) -> dict[str, int]:
+        """What was counted."""
+        self._handle.remove()
+        passes.run = evaluations.run = self._real
+        return {"forwards": self.forward, "backwards": self.backward}
 
 
 def measured(
@@ -175,7 +178,7 @@ def measured(
     mosaics: Tensor,
     targets: list[Any],
     shuffled: Explainer,
-    ends: tuple[str, str],
+    last: str,
 ) -> dict[str, float]:
     """All numbers of one method on one network."""
     began = time.perf_counter()
@@ -186,11 +189,10 @@ def measured(
     alike = [
         np.corrcoef(a.ravel(), b.ravel())[0, 1] if a.any() and b.any() else 0 for a, b in zip(maps, other, strict=False)
     ]
-    seen = Passes(explainer.model, *ends)
+    seen = Passes(explainer.model, last)
     explainer.explain(few[:1], name, target=wanted[0], **options)
-    seen.stop()
     return {"share": share, "peak": peak, "shuffled": float(np.mean(alike)), "shuffled_share": in_quarter(other)[0],
-            "forwards": seen.forward, "backwards": seen.backward, "seconds": time.perf_counter() - began}  # fmt: skip
+            "seconds": time.perf_counter() - began, **seen.stop()}  # fmt: skip
 
 
 def jobs(only: list[str], folder: Path) -> Iterator[tuple[str, str, dict[str, Any], Any]]:
@@ -198,18 +200,17 @@ def jobs(only: list[str], folder: Path) -> Iterator[tuple[str, str, dict[str, An
     net = photos()
     for name in seewhy.list_methods():
         if name not in ATTENTION and (not only or name in only):
-            yield "photos", name, FEW.get(name, {}), (*net, ("_conv_stem", "_fc"))
+            yield "photos", name, FEW.get(name, {}), (*net, "_fc")
     if only and not set(only) & {"digits", *ATTENTION, *BALANCED}:
         return
     *net, right = digits(folder)
     print(f"digits: {right:.1%} right")
-    ends = ("patch_embed.proj", "head")
     start = {"baseline": torch.zeros(1)}
     for name in [*ATTENTION, *BALANCED]:
         options = start if "baseline" in options_of(find_method(name)) else {}
-        yield "digits", name, options, (*net, ends)
+        yield "digits", name, options, (*net, "head")
         if name in BALANCED:
-            yield "digits", f"{name} libra", options | {"libra": True}, (*net, ends)
+            yield "digits", f"{name} libra", options | {"libra": True}, (*net, "head")
 
 
 def main() -> None:
