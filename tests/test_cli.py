@@ -136,7 +136,7 @@ def run(arguments, **options):
     return subprocess.run([sys.executable, "-m", "seewhy", *arguments], stderr=subprocess.PIPE, text=True, **options)
 
 
-@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("unbuffered", ["", pytest.param("1", marks=pytest.mark.sweep)])
 def test_a_reader_that_hung_up_is_no_error_and_the_picture_is_there(tmp_path, unbuffered):
     reader, writer = os.pipe()
     os.close(reader)

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1"}  # two of them on busy cores wait for each other
 
 
-QUICK = ("quickstart.py", "custom_method.py")
+QUICK = ("quickstart.py",)
 SCRIPTS = (
     *QUICK,
     "layer_by_layer.py",
@@ -110,6 +110,7 @@ def outputs(book):
     return [output for cell in book.cells if cell.cell_type == "code" for output in cell.outputs]
 
 
+@pytest.mark.sweep
 def test_the_notebooks_cells_run_and_show_pictures_and_no_warning(notebook):
     shown = [output.data for output in outputs(notebook) if "data" in output]
     pictures = [data["image/png"] for data in shown if "image/png" in data]

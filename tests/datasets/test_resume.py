@@ -364,6 +364,7 @@ except Exception as error:
 """
 
 
+@pytest.mark.sweep
 def test_a_disk_that_takes_no_more(tmp_path):
     """The system refuses to write beyond a size, as it does where the disk is full."""
     to = tmp_path / "maps.zarr"
