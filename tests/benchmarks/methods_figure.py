@@ -33,7 +33,7 @@ def drawn(found: list[tuple[str, Explanation]], seen: np.ndarray, path: Path) ->
     for (name, one), ax in zip(found, axes.flat[1:], strict=False):
         ax.imshow(one.image())
         ax.set_title(name, fontsize=8)
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=110, **({"pil_kwargs": {"quality": 88}} if path.suffix == ".jpg" else {}))
     plt.close(figure)
 
 
@@ -46,7 +46,7 @@ def main() -> None:
     explainer, photo = samples.explainer(), samples.photo("coffee")
     names = [name for name in seewhy.list_methods() if name not in ATTENTION]
     found: list[tuple[str, Any]] = [(name, explainer.explain(photo, name, **FEW.get(name, {}))) for name in names]
-    drawn(found, found[0][1].images[0], asked.to / "methods.png")
+    drawn(found, found[0][1].images[0], asked.to / "methods.jpg")
     vit, mosaics, targets, _, _ = digits(asked.to)
     shown = [(name, {}) for name in ATTENTION]
     shown += [(name, {"libra": on}) for name in BALANCED for on in (False, True)]
