@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import csv
 import json
 import time
 import warnings
@@ -57,6 +58,7 @@ FEW: dict[str, dict[str, Any]] = {  # options with which none takes more than so
 }
 ATTENTION = ["raw_attention", "attention_rollout", "grad_attention_rollout", "attention_cam", "legrad"]
 BALANCED = ["saliency", "input_x_gradient", "integrated_gradients", "grad_cam", "hires_cam", "full_grad"]
+FAILS = 0.9  # the correlation with the map of shuffled classes from which on it does not show the class
 DIGITS, CANVAS, CASES = 16, 32, 24
 
 
@@ -213,6 +215,22 @@ def jobs(only: list[str], folder: Path) -> Iterator[tuple[str, str, dict[str, An
             yield "digits", f"{name} libra", options | {"libra": True}, (*net, "head")
 
 
+def write_table(rows: dict[str, Any], path: Path) -> None:
+    """What was measured on one network, the best share first, for the page that says which method to take."""
+    with path.open("w", newline="") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(["method", "signed", "in its quarter", "peak", "shuffled", "forwards", "backwards", "options"])
+        for name, row in sorted(rows.items(), key=lambda item: -item[1].get("share", -1)):
+            if "refused" in row:
+                table.writerow([f"``{name}``", "", "refused"])
+                continue
+            shuffled = f"{row['shuffled']:.2f}" + (" fails" if row["shuffled"] > FAILS else "")
+            options = ", ".join(f"{key}={value}" for key, value in row["options"].items() if key != "libra")
+            passes = [row["forwards"], row["backwards"]]
+            table.writerow([f"``{name}``", "yes" if row["signed"] else "", f"{row['share']:.2f}", f"{row['peak']:.2f}",
+                            shuffled, *passes, options])  # fmt: skip
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--to", type=Path, default=Path(), help="folder of methods.json")
@@ -234,6 +252,7 @@ def main() -> None:
         found[network][name] = row | {"options": said, "signed": cls.signed}
         print(network, name, row, flush=True)
         path.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
+        write_table(found[network], asked.to / f"methods_{network}.csv")
 
 
 if __name__ == "__main__":

@@ -113,7 +113,7 @@ class HiResCAM(GradientCAM):
     >>> model = seewhy.testing.small_cnn()
     >>> image = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     >>> found = seewhy.Explainer(model).explain(image, "hires_cam", target=1, layer="body+relu")
-    >>> abs(float(found.values.sum() + model.head.bias[1] - found.scores[0])) < 1e-5
+    >>> bool(abs(found.values.sum() + float(model.head.bias[1]) - found.scores[0]) < 1e-5)
     True
     """
 
