@@ -19,6 +19,7 @@ ONE_THREAD = os.environ | {"OMP_NUM_THREADS": "1"}  # two of them on busy cores 
 QUICK = ("quickstart.py",)
 SCRIPTS = (
     *QUICK,
+    "custom_method.py",
     "layer_by_layer.py",
     "what_filters_look_for.py",
     "feature_space_of_digits.py",
