@@ -202,13 +202,13 @@ def test_legrad_equals_torchcams_on_vit_b_16() -> None:
     from torchcam.methods import LeGrad
 
     torch.manual_seed(0)
-    model, x = torchvision.models.vit_b_16(), torch.rand(1, 3, 224, 224)
+    model, x = torchvision.models.vit_b_16().double(), torch.rand(1, 3, 224, 224).double()
     nn.init.normal_(model.heads.head.weight, std=0.02)
     model.eval()
     with LeGrad(model, list(model.encoder.layers)) as theirs:
         (expected,) = theirs(7, model(x))
     found = Explainer(model).explain(x, "legrad", target=7)
-    torch.testing.assert_close(torch.tensor(found.values), expected, rtol=0, atol=1e-4)
+    torch.testing.assert_close(torch.tensor(found.values), expected.float(), rtol=0, atol=1e-4)
 
 
 def test_rows_add_up_to_1() -> None:
