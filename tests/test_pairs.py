@@ -20,11 +20,19 @@ METHODS = ["saliency", "guided_backprop", "deconvnet", "cam", "grad_cam", "guide
            "ablation_cam", "score_cam", "recipro_cam", "occlusion", "integrated_gradients", "smooth_grad",
            "rise", "sobol", "lime", "kernel_shap", "extremal_perturbation", "xrai",
            "grad_cam_pp", "xgrad_cam", "hires_cam", "layer_cam", "element_wise_grad_cam", "smooth_grad_cam_pp",
-           "shapley_cam", "finer_cam", "eigen_cam", "eigen_grad_cam", "full_grad"]  # fmt: skip
+           "shapley_cam", "finer_cam", "eigen_cam", "eigen_grad_cam", "full_grad",
+           "input_x_gradient", "gradient_shap", "blur_ig", "guided_ig", "idgi", "square_grad", "var_grad",
+           "forgrad"]  # fmt: skip
 OPTIONS: dict[str, dict[str, Any]] = {
     "occlusion": {"window": 8, "stride": 8},
     "integrated_gradients": {"baseline": "mean", "steps": 8},
+    "gradient_shap": {"baseline": ["mean", "blur"], "noise": 0.1, "samples": 4},
+    "blur_ig": {"steps": 8},
+    "guided_ig": {"baseline": "mean", "steps": 8},
+    "idgi": {"baseline": "mean", "steps": 8},
     "smooth_grad": {"samples": 3},
+    "square_grad": {"samples": 3},
+    "var_grad": {"samples": 3},
     "smooth_grad_cam_pp": {"samples": 3},
     "rise": {"masks": 20, "baseline": "mean"},
     "sobol": {"grid": 2, "designs": 8, "baseline": "mean"},
@@ -35,7 +43,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*is 0 everywhere:seewhy.SeewhyWarning",
-    "ignore:Integrated gradients miss:seewhy.SeewhyWarning",
+    "ignore:.*completeness_error:seewhy.SeewhyWarning",
     "ignore:Extremal perturbation. for some image:seewhy.SeewhyWarning",
 )
 

@@ -65,6 +65,8 @@ def test_around_others() -> None:
     ({"cutoff": 0}, InputError, "cutoff"),
     ({"cutoff": 1.1}, InputError, "cutoff"),
     ({"base": "grad_cam"}, InputError, "explains a layer"),
+    ({"base": "cam"}, InputError, "explains a layer"),
+    ({"base": SmoothGrad("legrad")}, InputError, "explains a layer"),
     ({"base": ["saliency"]}, InputTypeError, "one method"),
 ])  # fmt: skip
 def test_mistakes_are_told(options: dict[str, Any], error: type[Exception], says: str) -> None:

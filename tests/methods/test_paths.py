@@ -126,6 +126,14 @@ def test_guided_ig_equals_its_algorithm(fraction: float, away: float) -> None:
     assert_equal(found.values, wanted, 1e-3)
 
 
+@pytest.mark.sweep
+@pytest.mark.parametrize("kind", KINDS)
+def test_guided_ig_equals_its_algorithm_on_each_kind_of_network(kind: str) -> None:
+    net, x, start = network(kind), images(size=SIZE), images(3, SIZE)[2]
+    found = explainer_of(net).explain(x, GuidedIG(3, start, 0.25, 0.1), target=list(TARGETS))
+    assert_equal(found.values, each(net, x, lambda image, target: guided(net, image, target, start, 3, 0.25, 0.1)))
+
+
 def test_guided_ig_on_the_line_is_integrated_gradients_by_left_sums() -> None:
     net, x, steps = network("cnn"), images(size=SIZE), 7
     found = explainer_of(net).explain(x, GuidedIG(steps, ZERO, away=0), target=list(TARGETS))
@@ -164,6 +172,19 @@ def test_gradient_shap_equals_captums_with_the_same_draws(kind: str, monkeypatch
         wanted.append(theirs.attribute(image, starts, n_samples=6, stdevs=float(spread), target=target))
     assert len({which for which, _, _ in draws}) == 2
     assert_equal(found.values, torch.cat(wanted))
+
+
+def test_gradient_shap_draws_evenly_and_by_the_seed() -> None:
+    x, method = images(1, SIZE), GradientShap(1, [ZERO, ZERO + 1])
+    which, shares, noise = zip(*(method._draw(number, x) for number in range(400)), strict=True)
+    assert np.mean(which) == pytest.approx(0.5, abs=0.1)
+    assert np.mean(shares) == pytest.approx(0.5, abs=0.06)
+    assert np.std(shares) == pytest.approx(12**-0.5, abs=0.03)
+    every = torch.stack(noise)
+    assert float(every.mean()) == pytest.approx(0, abs=0.02)
+    assert float(every.std()) == pytest.approx(1, abs=0.02)
+    assert float(every.std(0).min()) > 0.5  # from sample to sample
+    assert GradientShap(1, seed=1)._draw(0, x)[1] != shares[0]
 
 
 def test_gradient_shap_adds_up_in_expectation() -> None:

@@ -24,9 +24,10 @@ class ForGrad(Method):
 
     Muzellec et al. 2023, "Saliency Strikes Back: How Filtering Out High Frequencies Improves White-Box Explanations",
     arXiv 2307.09591: of the Fourier transform of the base method's values what is above `cutoff` along any side is left
-    out. Much of a convolutional network's gradient up there comes from its strides and pooling. The paper chooses the
-    cut-off for each network by how faithful its maps are; the default is not so chosen. `.values` and `.maps` are as
-    those of the base method. It costs what the base method does.
+    out (so a square stays; the authors' library xplique keeps a disc). Much of a convolutional network's gradient up
+    there comes from its strides and pooling. The paper chooses the cut-off for each network by how faithful its maps
+    are; the default is not so chosen. `.values` and `.maps` are as those of the base method. It costs what the base
+    method does.
 
     Args:
         base: a method of the input, by name, class or instance: ``"saliency"``, ``IntegratedGradients(steps=20)`` …
@@ -49,7 +50,7 @@ class ForGrad(Method):
         if isinstance(self.base, list | tuple):
             raise InputTypeError(f"base is one method, not {len(self.base)}: ask for forgrad once for each, with a "
                                  "name= of its own.")  # fmt: skip
-        if self._method.needs.layer or self._method.needs.attention:
+        if _looks_inside(self._method):
             raise InputError(f"base is a method that explains the input, and {self._method.label!r} explains a layer. "
                              "'saliency' and 'integrated_gradients' are some.")  # fmt: skip
 
@@ -68,7 +69,7 @@ class ForGrad(Method):
         return self._method.needs
 
     def compute(self, record: Record) -> Tensor:
-        """Eq. 3."""
+        """The transform, what is kept of it, and back."""
         values = self._method.compute(record).float()
         sides = tuple(range(2, values.dim())) if values.dim() == record.input.dim() else tuple(range(1, values.dim()))
         spectrum = torch.fft.fftn(values, dim=sides)
@@ -82,3 +83,10 @@ class ForGrad(Method):
     def to_maps(self, values: Tensor, size: tuple[int, ...]) -> Tensor:
         """As the base method's."""
         return self._method.to_maps(values, size)
+
+
+def _looks_inside(method: Method) -> bool:
+    """Whether what it gives is at a layer, also around another."""
+    if inner := getattr(method, "_method", None):
+        return _looks_inside(inner)
+    return method.needs.layer or method.needs.head or bool(method.needs.attention)

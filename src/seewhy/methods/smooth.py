@@ -49,7 +49,7 @@ class Noisy(Repeating):
         if not (isinstance(self.noise, Real) and 0 < self.noise < float("inf")):
             raise InputError(f"noise is a share of the image's range, a number above 0, not {self.noise!r}.")
         if isinstance(self.base, list | tuple):
-            raise InputTypeError(f"base is one method, not {len(self.base)}: ask for smooth_grad once for each, with a "
+            raise InputTypeError(f"base is one method, not {len(self.base)}: ask once for each, with a "
                                  "name= of its own.")  # fmt: skip
         _ = self._method  # refused here if it is none
 
