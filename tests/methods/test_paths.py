@@ -88,7 +88,7 @@ def test_blur_ig_equals_its_integral(kind: str) -> None:
 def guided(
     net: nn.Module, image: Tensor, target: int, start: Tensor, steps: int, fraction: float, away: float
 ) -> Tensor:
-    """Algorithm 1 of Kapishnikov 2021, value by value."""
+    """Algorithm 1 of Kapishnikov 2021, value by value; gradients within 1e-5 of the largest are equal."""
     end, x = image.flatten(), start.flatten().clone()
     first, total = x.clone(), torch.zeros_like(image).flatten()
     whole = float((end - first).abs().sum())
@@ -104,7 +104,7 @@ def guided(
         free = [i for i in range(len(x)) if abs(most[i] - first[i]) > abs(x[i] - first[i])]
         while float((end - x).abs().sum()) > left * (1 + 1e-9) + 1e-9 and free:
             slopes = sorted(abs(float(g[i])) for i in free)
-            limit = slopes[min(int(np.ceil(fraction * len(x))), len(slopes)) - 1]
+            limit = slopes[min(int(np.ceil(fraction * len(x))), len(slopes)) - 1] + 1e-5 * slopes[-1]
             chosen = [i for i in free if abs(float(g[i])) <= limit]
             gain = sum(abs(float(most[i] - x[i])) for i in chosen)
             part = min(1.0, (float((end - x).abs().sum()) - left) / gain)
@@ -142,6 +142,24 @@ def test_guided_ig_on_the_line_is_integrated_gradients_by_left_sums() -> None:
         return sum(gradient(net, image * step / steps, target)[0] for step in range(steps)) * image / steps
 
     assert_equal(found.values, each(net, x, explain), 1e-3)
+
+
+def test_guided_ig_moves_values_of_equal_gradients_together() -> None:
+    """Else rounding would choose: here each gradient is 0.5, but for its last bits."""
+    net = nn.Sequential(nn.Flatten(), nn.Linear(48, 1, bias=False))
+    rounding = 1e-7 * torch.randn(48, generator=torch.Generator().manual_seed(0))
+    net[1].weight.data = (0.5 + rounding)[None]
+    ways: list[Tensor] = []
+
+    class Followed(GuidedIG):
+        def _moved(self, *given: Any) -> Tensor:
+            ways.append(super()._moved(*given))
+            return ways[-1]
+
+    Explainer(net).explain(torch.ones(1, 3, 4, 4), Followed(3, ZERO.float(), away=1.0), target=0)
+    assert len(ways) == 3
+    for now in ways:
+        assert float(now.max() - now.min()) < 1e-6
 
 
 def test_guided_ig_goes_a_way_of_its_own_for_each_target() -> None:
