@@ -209,9 +209,9 @@ class GuidedIG(Path):
 
     Kapishnikov et al. 2021, "Guided Integrated Gradients", arXiv 2106.09788, algorithm 1: at each step the `fraction`
     of the values with the least gradient are moved towards the image, until the distance left is that of the straight
-    line; none is further from that line than `away` of the whole way. Values
-    whose gradients differ by less than 1e-5 of the largest move together, else rounding would choose. So noise in the gradient is passed by early.
-    `.values` are ``(N, C, H, W)``, signed: they add up to S(image) − S(baseline), but for the error in
+    line; none is further from that line than `away` of the whole way. Values whose gradients differ by less than 1e-5
+    of the largest move together, else rounding would choose. So noise in the gradient is passed by early. `.values` are
+    ``(N, C, H, W)``, signed: they add up to S(image) − S(baseline), but for the error in
     ``measures["completeness_error"]``; over 5 % a warning says so. `.maps` are their sums over the colours. It costs a
     forward and a backward pass for each step, one after the other, and two forwards.
 
