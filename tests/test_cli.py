@@ -136,6 +136,7 @@ def run(arguments, **options):
     return subprocess.run([sys.executable, "-m", "seewhy", *arguments], stderr=subprocess.PIPE, text=True, **options)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("unbuffered", ["", pytest.param("1", marks=pytest.mark.sweep)])
 def test_a_reader_that_hung_up_is_no_error_and_the_picture_is_there(tmp_path, unbuffered):
     reader, writer = os.pipe()
@@ -147,6 +148,7 @@ def test_a_reader_that_hung_up_is_no_error_and_the_picture_is_there(tmp_path, un
     assert (tmp_path / "seewhy.png").exists()
 
 
+@pytest.mark.sweep
 def test_a_terminal_that_shows_ascii_only(tmp_path):
     environment = os.environ | {"PYTHONIOENCODING": "ascii"}
     file = photo(tmp_path / "zwölf.png")

@@ -48,6 +48,7 @@ def test_every_example_is_run():
     assert names == {*SCRIPTS, "vgg16_walkthrough.py", "notebook.ipynb"}
 
 
+@pytest.mark.sweep
 def test_the_readmes_code(tmp_path):
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     assert len(blocks) == 7

@@ -54,6 +54,7 @@ def test_mosaic_shows_each_photo_where_it_is_put() -> None:
         assert np.abs(seen - alone).max() <= 1
 
 
+@pytest.mark.sweep
 def test_shuffled_classifier_points_nowhere() -> None:
     """With the classes' weights permuted the map has no reason to be in the right quarter."""
     net = samples.network()

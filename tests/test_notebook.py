@@ -397,6 +397,7 @@ def test_without_anywidget_the_message_says_how_to_install_it(explainer, photos,
         view(explainer, photos)
 
 
+@pytest.mark.sweep
 def test_importing_the_module_imports_no_widgets():
     code = "import sys, seewhy.notebook; print([m for m in ('anywidget', 'ipywidgets', 'IPython') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -113,6 +113,7 @@ def test_changed_images_are_asked_about_once_for_all_targets() -> None:
     assert sum(seen) == 1 + 12
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("batch_size", [1, 2, 16])
 @pytest.mark.parametrize("kind", KINDS)
 def test_pairs_of_tokens_and_channels_last(kind: str, batch_size: int) -> None:

@@ -311,6 +311,7 @@ def test_a_refusal_names_the_image_beyond_the_first_chunk(detector):
     assert [len(row) > 0 for row in Explainer(detector).predict(images)] == [True, False]
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("name", ["ssdlite320_mobilenet_v3_large", "fasterrcnn_mobilenet_v3_large_320_fpn"])
 def test_torchvisions_detectors(name):
     from torchvision.models import detection

@@ -128,6 +128,7 @@ COMPILED: dict[str, Callable[[nn.Module, str], nn.Module]] = {
 }
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("ran", [False, True])
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("how", COMPILED)

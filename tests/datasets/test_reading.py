@@ -129,6 +129,7 @@ KINDS = {
 }
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_kind_of_data_set(explainer, folder, expected, kind):
     found = table(explainer, KINDS[kind](folder, sorted(folder.rglob("*.png"))))

@@ -205,6 +205,7 @@ def test_a_full_disk(tmp_path):
     assert names(tmp_path) == ["report.html"]
 
 
+@pytest.mark.sweep
 def test_memory_does_not_grow_with_the_cards(tmp_path):
     picture = np.zeros((16, 16, 3), np.uint8)
     values = {"grad_cam": np.eye(16, dtype=np.float32)}

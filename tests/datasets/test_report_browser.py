@@ -20,6 +20,7 @@ MISSING += [name for name, found in (("chromium", CHROMIUM), ("chromedriver", DR
 
 pytestmark = [
     pytest.mark.browser,
+    pytest.mark.sweep,
     pytest.mark.skipif(
         bool(MISSING) and not os.environ.get("SEEWHY_REQUIRE_BROWSER"), reason=f"not installed: {', '.join(MISSING)}"
     ),

@@ -316,6 +316,7 @@ def test_the_same_batch_size_and_chunk_are_taken_where_none_is_given(tmp_path):
     assert len(explainer().run(images(), METHODS, to=tmp_path / "maps.zarr")) == 40
 
 
+@pytest.mark.sweep
 def test_two_runs_on_one_store(tmp_path):
     waiting, go = threading.Event(), threading.Event()
 

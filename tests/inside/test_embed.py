@@ -733,6 +733,7 @@ def test_digits_that_the_network_gets_wrong_are_marked(digits):
     assert found.nearest_neighbour_accuracy("features") > 0.95
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("count", [400, pytest.param(897, marks=pytest.mark.sweep)])
 def test_t_sne_separates_the_digits(digits, count):
     explainer, pixels, labels = digits
@@ -780,6 +781,7 @@ def test_rows_are_the_rows(monkeypatch):
     assert not found.flags.writeable
 
 
+@pytest.mark.sweep
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")
 def test_rows_are_in_memory_once():
     code = """

@@ -320,6 +320,7 @@ class TestLaziness:
         next(iter(Stream(explainer, Asked(), batch_size=3)))
         assert asked == [0, 1, 2]
 
+    @pytest.mark.sweep
     def test_nothing_is_kept(self, explainer):
         """At most the batch at hand and the one before it are alive."""
         alive = []

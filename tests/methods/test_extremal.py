@@ -86,6 +86,7 @@ def slow(net: nn.Module, image: Tensor, target: int, area: float, steps: int, ga
     return slow_mask(points.detach(), SIZE)
 
 
+@pytest.mark.sweep
 @pytest.mark.filterwarnings(MISSES)
 @pytest.mark.parametrize(("kind", "game", "weight"), [("cnn", "preserve", 300), ("cnn", "delete", 300),
                                                       ("vit", "preserve", 50), ("swin", "delete", 300)])  # fmt: skip
@@ -174,6 +175,7 @@ def found_in(square: tuple[slice, slice], game: str = "preserve", **options: Any
     return Explainer(net).explain(x, method, target=1, **options), there
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("game", ["preserve", "delete"])
 @pytest.mark.parametrize("square", [(slice(8, 24), slice(20, 36)), (slice(0, 16), slice(0, 16))])
 def test_the_mask_covers_the_square_that_is_read(square: tuple[slice, slice], game: str) -> None:

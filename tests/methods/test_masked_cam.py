@@ -342,6 +342,7 @@ def test_signals_and_volumes(method: str, convolution: Any) -> None:
 # --- chunks, kinds of targets, mistakes
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 16])
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("method", ["ablation_cam", "score_cam", "recipro_cam"])

@@ -12,6 +12,8 @@ import pytest
 
 import seewhy
 
+pytestmark = pytest.mark.sweep
+
 METHOD = '''
 from dataclasses import dataclass
 import seewhy

@@ -45,6 +45,7 @@ def slow(net: Any, x: Tensor, targets: Any, start: Tensor, masks: list[Tensor], 
     return torch.stack(maps)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(("cells", "probability", "seed"), [((7, 7), 0.5, 0), ((3, 5), 0.3, 9)])
 @pytest.mark.parametrize("kind", KINDS)
 def test_equal_to_a_slow_loop_over_the_same_masks(kind: str, cells: Any, probability: float, seed: int) -> None:

@@ -171,6 +171,7 @@ def test_what_was_asked_is_with_the_result() -> None:
     assert seewhy.methods.SmoothGrad() == SmoothGrad("saliency")
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("base", BASES, ids=lambda b: b if isinstance(b, str) else b.label)
 def test_around_each_base_it_keeps_what_is_promised_of_every_method(base: Any) -> None:
     check_method(SmoothGrad(base, samples=2))

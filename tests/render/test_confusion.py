@@ -82,6 +82,7 @@ def test_dark_cells_have_white_letters() -> None:
     }
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("layout", ["constrained", "none"])
 @pytest.mark.parametrize(("classes", "most"), [(2, 9), (10, 99_999), (25, 9_999)])
 def test_every_count_stays_within_its_cell(classes: int, most: int, layout: str) -> None:
@@ -96,6 +97,7 @@ def test_every_count_stays_within_its_cell(classes: int, most: int, layout: str)
         assert bottom < box.y0 < box.y1 < top
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("classes", [1, 2, 6, 40, 300])
 @pytest.mark.parametrize("name", ["{}", LONG + " {}", "{} tree frog"])
 def test_names_neither_overlap_nor_leave_the_figure(classes: int, name: str) -> None:

@@ -125,6 +125,7 @@ def test_a_group_without_images_says_so() -> None:
     assert gallery({"": []}, shown=False).shape == (1,)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("size", [(24, 24), (10, 40), (40, 10)])
 @pytest.mark.parametrize(("count", "label"), [(1, "cat"), (2, LONG), (5, "x" * 60), (20, LONG)])
 @pytest.mark.parametrize("groups", [1, 2])
