@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ._version import __version__
 
 if TYPE_CHECKING:
-    from . import datasets, errors, inside, methods, notebook, render, samples, testing, video
+    from . import datasets, errors, inside, methods, notebook, render, samples, testing, trust, video
     from .engine.record import LayerRecord, Needs, Record
     from .engine.rules import BackwardRule
     from .errors import SeewhyError, SeewhyWarning
@@ -33,7 +33,7 @@ _MODULES = {
     "similarity": ("Similarity",),
     "targets": ("Class", "Contrast", "LogProbability", "Probability", "Target", "Top", "Value"),
 }
-_SUBMODULES = ("datasets", "errors", "inside", "methods", "notebook", "render", "samples", "testing", "video")
+_SUBMODULES = ("datasets", "errors", "inside", "methods", "notebook", "render", "samples", "testing", "trust", "video")
 
 __all__ = [
     "BackwardRule",
@@ -68,6 +68,7 @@ __all__ = [
     "render",
     "samples",
     "testing",
+    "trust",
     "video",
 ]
 

@@ -21,6 +21,7 @@ from .explanation import Explanation
 from .methods import Method
 from .methods.base import cut
 from .methods.fusing import Fusing, fuse_maps
+from .origin import Origin
 from .scoring import Selected
 
 NOTHING_ARGUES = "nothing there argues for the target."
@@ -43,6 +44,7 @@ class Collector:
         self._results: dict[_Key, tuple[_Rows, _Rows]] = {}
         self._measures: dict[_Key, dict[str, _Rows]] = {}
         self._faster: dict[_Key, str] = {}
+        self._layers: dict[_Key, list[str]] = {}
         self._chunks = 0
         self._dead: Counter[str] = Counter()  # in how many chunks no image has a gradient there
         self.warnings: dict[str, None] = {}  # in order, each once
@@ -68,6 +70,7 @@ class Collector:
             for layer in measured.layers if method.needs.layer else [None]:
                 name = layer.label if layer else measured.head.layer if method.needs.head and measured.head else None
                 record, values, maps = _apply(method, measured, layer)
+                self._layers[index, name] = [layer.label] if layer else []
                 self._keep((index, name), record, {"values": values, "maps": maps}, total)
 
     def _fuse(self, key: _Key, method: Fusing, measured: Measured, total: int | None) -> None:
@@ -78,6 +81,7 @@ class Collector:
                 "layer=['layer3', 'layer4']; explainer.layers() lists them."
             )
         applied = [_apply(method, measured, layer) for layer in measured.layers]
+        self._layers[key] = [layer.label for layer in measured.layers]
         with torch.no_grad():
             fused = fuse_maps(torch.stack([maps for _, _, maps in applied]), method.fuse or "")
         for record, _, _ in applied:
@@ -111,9 +115,13 @@ class Collector:
                 raise GradientError(f"{no_gradient(where)}: {NO_CHANGE}{hint}")
 
     def explanations(
-        self, truth: tuple[str, ...] | None, sources: tuple[str | None, ...], provenance: Mapping[str, str]
+        self,
+        truth: tuple[str, ...] | None,
+        sources: tuple[str | None, ...],
+        provenance: Mapping[str, str],
+        origin: Origin | None = None,
     ) -> list[Explanation]:
-        """One for each method and layer, over all images.
+        """One for each method and layer, over all images; `origin` is what they were made of.
 
         Raises:
             LayerError: the model ran so differently that a method fell on several layers.
@@ -121,10 +129,15 @@ class Collector:
         index = self._index.array.tolist()
         truth = None if truth is None else tuple(truth[i] for i in index)
         sources = tuple(sources[i] for i in index)
-        return [self._explanation(key, truth, sources, provenance) for key in self._results]
+        return [self._explanation(key, truth, sources, provenance, origin) for key in self._results]
 
     def _explanation(
-        self, key: _Key, truth: tuple[str, ...] | None, sources: tuple[str | None, ...], provenance: Mapping[str, str]
+        self,
+        key: _Key,
+        truth: tuple[str, ...] | None,
+        sources: tuple[str | None, ...],
+        provenance: Mapping[str, str],
+        origin: Origin | None,
     ) -> Explanation:
         method, layer = self._methods[key[0]], key[1]
         values, maps = self._results[key]
@@ -151,6 +164,7 @@ class Collector:
             signed=method.signed, image_index=self._index.array,
             measures={name: rows.array for name, rows in measures.items()},
             provenance={**provenance, **_options(method), **faster},
+            origin=origin and origin.by(method, self._layers.get(key, ())),
         )  # fmt: skip
 
     def _note_empty(self, name: str, layer: str | None, maps: np.ndarray) -> None:

@@ -39,6 +39,7 @@ from .layers import Layer, LayerTable, find_layers, unwrap
 from .layouts import first_convolution
 from .methods import Method
 from .methods.make import make_methods
+from .origin import Origin
 from .outputs import KINDS, ranked, read_outputs
 from .scoring import Scoring, check_finite, find_pairs, find_targets, with_embeddings
 from .targets import About, Target
@@ -292,7 +293,8 @@ std (0.229, 0.224, 0.225))
             found.check()
         except GradientError as error:
             raise GradientError(f"{error}{zero_weights(self._inner)}") from None
-        explanations = found.explanations(class_labels(truths, self._about), images.sources, provenance)
+        origin = Origin(images, rest, targets)
+        explanations = found.explanations(class_labels(truths, self._about), images.sources, provenance, origin)
         for message in found.messages(images.sources):
             warn(message)
         if isinstance(method, list | tuple) or isinstance(layer, list | tuple):

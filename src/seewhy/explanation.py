@@ -23,6 +23,8 @@ from .render.overlay import overlay
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    from .origin import Origin
+
 DTYPES: dict[str, DTypeLike] = {
     "values": np.float32,
     "maps": np.float32,
@@ -49,6 +51,7 @@ class Explanation:
     `probabilities` (0..1) are float32 (N,), NaN where undefined. `truth` names the true classes, `sources` the files.
     `image_index` int64 (N,) says which of the images given each row explains: 0, 1, 2 …, but where images have several
     targets. `measures` are float32 (N,) by name: what the method measured of itself, such as a completeness error.
+    `origin` is what it was made of, for `seewhy.trust`; it is not saved, nor sent to other processes.
     `signed` says that values of the maps below 0 argue against the target, so that they are drawn in two colours.
     `len()`, iteration, indices and slices go over the images. Arrays that do not fit together are an InputError.
 
@@ -76,6 +79,7 @@ class Explanation:
     provenance: Mapping[str, str] = field(default_factory=dict)
     image_index: NDArray[np.int64] = None  # type: ignore[assignment]  # one after the other, unless given
     measures: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    origin: Origin | None = None
 
     def __post_init__(self) -> None:
         if np.asarray(self.images).dtype != np.uint8:
@@ -135,6 +139,7 @@ class Explanation:
         cut = (*DTYPES, "target_names", "truth", "sources", "image_index")
         parts = {f.name: getattr(self, f.name) for f in fields(self)}
         parts["measures"] = {name: numbers[part] for name, numbers in self.measures.items()}
+        parts["origin"] = self.origin and self.origin.part(part)
         return Explanation(**{k: v[part] if k in cut and v is not None else v for k, v in parts.items()})
 
     def _slice(self, index: Any) -> slice:
@@ -151,7 +156,7 @@ class Explanation:
 
     def __reduce__(self) -> tuple[Any, tuple[()]]:  # a mapping proxy cannot be pickled
         state = {f.name: getattr(self, f.name) for f in fields(self)}
-        state |= {name: dict(state[name]) for name in ("provenance", "measures")}
+        state |= {name: dict(state[name]) for name in ("provenance", "measures")} | {"origin": None}
         return functools.partial(Explanation, **state), ()
 
     def __repr__(self) -> str:
@@ -278,7 +283,7 @@ def write(one: Explanation, stem: Path, suffixes: Sequence[str], picture: bytes,
 
 
 def _write_arrays(one: Explanation, file: Path, order: int) -> None:
-    stored = {f.name: getattr(one, f.name) for f in fields(one)}
+    stored = {f.name: getattr(one, f.name) for f in fields(one) if f.name != "origin"}
     arrays = {name: stored.pop(name) for name in DTYPES}
     words = {
         "provenance": dict(one.provenance),

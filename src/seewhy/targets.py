@@ -15,7 +15,7 @@ from torch import Tensor
 from .arguments import whole
 from .errors import InputTypeError, TargetError, TargetIndexError, UnknownNameError
 from .errors import close_matches as offer
-from .outputs import activated, log_probabilities, probabilities
+from .outputs import activated, fitting, log_probabilities, probabilities
 
 
 @dataclass(frozen=True)
@@ -238,10 +238,15 @@ class Probability(Builtin):
     """
 
     cls: int | str | None = None
+    _held: ClassVar[str] = ""  # what fits the scores of the image itself, which those of a changed one may not tell
+
+    @property
+    def _activation(self) -> str | None:
+        return self._held or self._about.activation
 
     def score(self, outputs: Tensor) -> Tensor:
         """The class's column of the probabilities."""
-        return column(activated(outputs, self._about.activation), self.classes(outputs))
+        return column(activated(outputs, self._activation), self.classes(outputs))
 
     def classes(self, outputs: Tensor) -> Tensor:
         """The class for each image."""
@@ -249,7 +254,7 @@ class Probability(Builtin):
 
     def held(self, outputs: Tensor) -> Target:
         """That class, whatever is predicted."""
-        return self._with(cls=int(self.classes(outputs)[0]))
+        return self._with(cls=int(self.classes(outputs)[0]), _held=fitting(outputs, self._activation))
 
     def _names(self, outputs: Any, classes: Tensor, about: About) -> list[str]:
         del outputs
@@ -268,7 +273,7 @@ class LogProbability(Probability):
 
     def score(self, outputs: Tensor) -> Tensor:
         """The class's column of the logarithms."""
-        return column(log_probabilities(outputs, self._about.activation), self.classes(outputs))
+        return column(log_probabilities(outputs, self._activation), self.classes(outputs))
 
     def _names(self, outputs: Any, classes: Tensor, about: About) -> list[str]:
         return [f"log {name}" for name in super()._names(outputs, classes, about)]

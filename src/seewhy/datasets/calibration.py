@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..arguments import whole
-from ..inside.result import Result
+from ..result import Result
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,13 +8,13 @@ with ``plot()``, ``save()`` and ``load()``; the network comes back as it was.
 
 from __future__ import annotations
 
+from ..result import Result
 from .channels import Channels, channels
 from .cka import Agreement, cka
 from .dream import Dream, deep_dream
 from .embed import Embedding, embed
 from .maximize import Maximized, maximize
 from .objectives import Channel, Direction, Diversity, Logit, Neuron, Objective
-from .result import Result
 from .top_images import TopImages, top_images
 
 __all__ = [

@@ -22,10 +22,10 @@ from ..errors import InputError, UnknownNameError, close_matches, warn
 from ..images import gather
 from ..layers import Layer, find_layers
 from ..render import curves, figure, sheet
+from ..result import WIDEST, Result
 from ..scoring import find_targets, with_embeddings
 from .asked import check_explainer
 from .picks import Kept, Picks
-from .result import WIDEST, Result
 from .usual import layers_of_type, usual_layers
 
 if TYPE_CHECKING:

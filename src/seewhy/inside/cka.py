@@ -20,8 +20,8 @@ from ..errors import InputError, NonFiniteError, warn
 from ..images import Images
 from ..layers import Layer, find_layers
 from ..render.text import fit_end
+from ..result import Result
 from .asked import check_explainer
-from .result import Result
 from .stream import Stream
 from .usual import usual_layers
 

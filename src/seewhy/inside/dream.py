@@ -23,10 +23,10 @@ from ..errors import GradientError, InputError, NonFiniteError
 from ..photos import Photo, read
 from ..progress import bar
 from ..render.tiles import tile
+from ..result import Result
 from .asked import check_explainer, one_layer
 from .canvas import Canvas
 from .objectives import channel_numbers
-from .result import Result
 from .wobble import seed_of
 
 if TYPE_CHECKING:

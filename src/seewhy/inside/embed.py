@@ -16,10 +16,10 @@ from ..engine.borrow import borrowed, undisturbed
 from ..engine.inputs import make_inputs
 from ..errors import ImageIndexError, InputError, InputTypeError, NonFiniteError
 from ..render.scatter import scatter
+from ..result import Result
 from .asked import check_explainer, one_layer
 from .near import Neighbours, check_metric, distances, nearest_other
 from .reduce import NAMES, Reducer
-from .result import Result
 from .seen import Seen
 from .stream import Stream, as_labels
 

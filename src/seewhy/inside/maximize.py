@@ -20,13 +20,13 @@ from ..layers import find_layers
 from ..progress import bar
 from ..render.text import fit
 from ..render.tiles import corners, tile
+from ..result import Result
 from .asked import check_explainer, one_layer
 from .canvas import SIZE, Canvas
 from .climb import Climbed, Climber
 from .objectives import Channel, Objective, channel_numbers, make_objectives
 from .parametrisation import Fourier, Parametrisation, Phase, Pixels, magnitude_of
 from .recipes import RECIPES, Recipe
-from .result import Result
 from .shown import opacity, pixels
 from .stream import Stream
 from .wobble import seed_of

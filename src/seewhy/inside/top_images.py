@@ -18,9 +18,9 @@ from ..engine.look import look
 from ..errors import InputError, InputTypeError, LayerError, NonFiniteError, close_matches
 from ..layers import Layer
 from ..render import ranks
+from ..result import WIDEST, Result
 from .asked import check_explainer, one_layer
 from .receptive import ReceptiveField, receptive_field, whole
-from .result import WIDEST, Result
 from .stream import Batch, Stream
 from .winners import Winner, Winners, clipped, cut, fitted
 

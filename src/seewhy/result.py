@@ -1,4 +1,4 @@
-"""What the functions of `inside` return: frozen NumPy arrays that show, save and reopen themselves."""
+"""What functions return besides maps: frozen NumPy arrays that show, save and reopen themselves."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from .. import storage
-from ..errors import InputError
-from ..render import figure
+from . import storage
+from .errors import InputError
+from .render import figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,7 +23,7 @@ WIDEST = 1200  # pixels of a picture in a notebook
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class Result:
-    """Base of every result of `inside`: its fields are read-only NumPy arrays, dicts of them, and plain words.
+    """Base of such results: its fields are read-only NumPy arrays, dicts of them, and plain words.
 
     Subclasses override `plot`, and `_size` for the size of its figure in inches.
 
@@ -100,7 +100,7 @@ class Result:
 
     @classmethod
     def _form(cls) -> str:
-        return f"seewhy.inside.{cls.__name__}/1"
+        return f"{cls.__module__.rpartition('.')[0]}.{cls.__name__}/1"
 
     def _parts(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """The arrays, and what JSON can hold; a dict of arrays as one array each, with the keys in `dicts`."""

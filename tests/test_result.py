@@ -10,7 +10,7 @@ import PIL.Image
 import pytest
 
 from seewhy import errors
-from seewhy.inside.result import Result
+from seewhy.result import Result
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)

@@ -1,0 +1,389 @@
+"""What a metric judges: maps, with the images and targets that they are of, and the network to be asked about them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypedDict
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..arguments import chunks
+from ..collect import Collector
+from ..colours import colours
+from ..engine.borrow import borrowed
+from ..engine.inputs import ModelInputs, make_inputs
+from ..engine.passes import Measured
+from ..engine.record import Needs, Record
+from ..errors import InputError, InputTypeError, MethodError, NonFiniteError
+from ..explanation import Explanation
+from ..explanations import Explanations
+from ..images import Images, gather
+from ..inside.asked import check_explainer
+from ..layers import find_layers
+from ..layouts import first_convolution
+from ..methods import Method
+from ..methods.make import make_methods
+from ..origin import Origin
+from ..scoring import find_pairs
+from ..targets import Class, Probability, Target
+
+if TYPE_CHECKING:
+    from ..explainer import Explainer
+
+Found = Mapping[str, Tensor]
+_APART = 0.05  # of the score (at least of 1), by which half precision and other batches may differ
+_WITHOUT = "model is asked about images, and there are none: give images= (and target=) beside plain maps."
+
+
+class Common(TypedDict, total=False):
+    """What every metric takes.
+
+    Attributes:
+        images: what the maps are of, as for `explain`; of an `Explanation` its own unless given.
+        target: what they explain, as for `explain`; of an `Explanation` its own unless given.
+        method: what made plain maps, for metrics that explain again; a name, class or instance.
+        layer: where it looked, for a method that looks at one.
+        batch_size: maps at a time, and changed images at most; it changes no result.
+        progress: whether to show a progress bar; None: where it takes more than 2 s and somebody watches.
+        model_args: further inputs of the model, as for `explain`.
+        model_kwargs: the same by name.
+    """
+
+    images: Any
+    target: Any
+    method: Any
+    layer: Any
+    batch_size: int | None
+    progress: bool | None
+    model_args: Sequence[Any]
+    model_kwargs: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True)
+class Asking(Method):
+    """A method that only wants to ask again."""
+
+    needs = Needs(evaluations=True)
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Some of the maps, with what the network gives for their images.
+
+    Attributes:
+        start: the number of the first.
+        maps: float32 ``(n, *sides)``.
+        attribution: float32 ``(n, C, *sides)``, or one number for all colours ``(n, 1, *sides)``.
+        record: with ``input``, the targets' ``scores`` and ``evaluations`` to ask about changed images.
+        targets: each held as what is explained in its image.
+        inputs: what else the model gets.
+        classes: int64 ``(n,)``, -1 where the target is no class.
+        count: how many classes there are; 0 where there are none.
+    """
+
+    start: int
+    maps: Tensor
+    attribution: Tensor
+    record: Record
+    targets: Sequence[Target]
+    inputs: ModelInputs
+    classes: Tensor
+    count: int
+
+    @property
+    def ask(self) -> Any:
+        """The model, to be asked about changed images."""
+        return self.record.evaluations
+
+
+class Subject:
+    """Maps to be judged, with the images and targets that they are of.
+
+    Args:
+        explainer: of the network.
+        explanation: an `Explanation`, or maps ``(N, *sides)``, or that of one image ``(*sides)``.
+        probability: whether the targets' probabilities are asked for in the place of their scores, where they have any.
+        blind: whether the maps alone are looked at, and images have no say.
+        common: as for all metrics.
+
+    Raises:
+        InputTypeError: something else was given.
+        InputError: maps and images do not fit together, or there are no images.
+        NonFiniteError: a map holds NaN or infinite values.
+    """
+
+    def __init__(
+        self, explainer: Explainer, explanation: Any, *, probability: bool = False, blind: bool = False, **common: Any
+    ) -> None:
+        check_explainer(explainer)
+        if unknown := common.keys() - Common.__annotations__.keys():
+            raise InputTypeError(f"A metric has no option {sorted(unknown)[0]!r}; all have: "
+                                 f"{', '.join(Common.__annotations__)}.")  # fmt: skip
+        self._explainer, self._probability = explainer, probability
+        self._sides = explainer._sides
+        self._batch_size, self._progress = common.get("batch_size"), common.get("progress")
+        self.explanation = explanation if isinstance(explanation, Explanation) else None
+        self.maps = _maps(explanation, self._sides)
+        origin = self.explanation.origin if self.explanation else None
+        self._method, self._layers = _find_method(self.explanation, common, origin)
+        if blind:
+            return
+        self._index = np.arange(len(self.maps)) if self.explanation is None else self.explanation.image_index
+        self._images, self._pictures = self._find_images(common.get("images"), origin)
+        self._inputs = self._find_inputs(common, origin)
+        self._targets = self._find_targets(common.get("target"), origin)
+
+    def __len__(self) -> int:
+        return len(self.maps)
+
+    @property
+    def method(self) -> Method:
+        """What made the maps.
+
+        Raises:
+            InputError: that is not known.
+        """
+        if self._method is None:
+            raise InputError("This metric explains changed images again, and nothing says by which method the maps "
+                             "were made: give method= (and layer=), or the Explanation itself.")  # fmt: skip
+        return self._method
+
+    @property
+    def known_method(self) -> Method | None:
+        """What made the maps, if that is known."""
+        return self._method
+
+    @property
+    def provenance(self) -> dict[str, str]:
+        """Of a score of these maps."""
+        made = {"method": self._method.label} if self._method else {}
+        return {"model": type(self._explainer._inner).__name__} | made
+
+    @property
+    def inner(self) -> torch.nn.Module:
+        """The network."""
+        return self._explainer._inner
+
+    def each(self, compute: Callable[[Chunk], Found]) -> dict[str, NDArray[np.float32]]:
+        """What `compute` gives for each chunk of the maps, tensors ``(n, ...)`` by name, put together."""
+        found: list[Found] = []
+        memory: dict[Any, Any] = {}
+        with borrowed(self._explainer._inner):
+            for start, stop in chunks(len(self), self._batch_size):
+                with torch.no_grad():
+                    found.append(compute(self._chunk(start, stop, memory)))
+        names = found[0].keys()
+        return {name: torch.cat([part[name].detach().float().cpu() for part in found]).numpy() for name in names}
+
+    def again(self, chunk: Chunk, batch: Tensor, targets: Sequence[Target] | None = None) -> Explanation:
+        """Other images in the places of a chunk's, or the same for other targets, explained by the same method."""
+        count = len(batch)
+        scoring = self._explainer._scoring(chunk.targets if targets is None else targets, 0)
+        layers = tuple(find_layers(self._explainer._inner, list(self._layers))) if self._layers else None
+        with torch.enable_grad():
+            measured = self._explainer._measure(
+                [self.method], layers, batch, scoring, chunk.inputs, self._batch_size, {}
+            )
+            blank = np.zeros((count, *_picture_sides(batch), 3), np.uint8)
+            found = Collector([self.method])
+            found.add(measured, blank)
+        return found.explanations(None, (None,) * count, {})[0]
+
+    def image(self, row: int) -> Tensor:
+        """The model's input ``(C, *sides)`` that a map is of."""
+        return self._explainer._placed(self._load(row, row + 1))[0]
+
+    def _chunk(self, start: int, stop: int, memory: dict[Any, Any]) -> Chunk:
+        batch = self._explainer._placed(self._load(start, stop))
+        images = len(self._images) if self._images else len(self)
+        inputs = self._inputs.picked(self._index[start:stop].tolist(), images)
+        targets = self._targets[start:stop]
+        scoring = self._explainer._scoring(targets, start)
+        measured = self._explainer._measure([Asking()], None, batch, scoring, inputs, self._batch_size, memory)
+        self._check_scores(measured, start)
+        held = measured.scoring.held(measured.selected, tuple(batch.shape[2:])).targets if measured.selected else []
+        classes, outputs = measured.selected.classes, measured.selected.outputs  # type: ignore[union-attr]
+        if self._probability:
+            _take_probabilities(measured)
+        maps = torch.from_numpy(np.array(self.maps[start:stop])).to(batch.device)
+        if maps.shape[1:] != batch.shape[2:]:
+            raise InputError(
+                f"The maps are {tuple(maps.shape[1:])} and the model's input {tuple(batch.shape[2:])}: a map has a "
+                "number for each position of the input. Resize them, or give the Explanation."
+            )
+        return Chunk(
+            start, maps, self._attribution(maps, batch, start), measured.record(Asking.needs, None, self._progress),
+            held, inputs, classes, 0 if outputs is None else outputs.shape[1],
+        )  # fmt: skip
+
+    def _attribution(self, maps: Tensor, batch: Tensor, start: int) -> Tensor:
+        """The raw values where they are of the input's colours, else the maps."""
+        values = None if self.explanation is None else self.explanation.values
+        if values is None or values.shape[1:] != tuple(batch.shape[1:]):
+            return maps[:, None]
+        return torch.from_numpy(np.array(values[start : start + len(batch)])).to(batch.device)
+
+    def _load(self, start: int, stop: int) -> Tensor:
+        index = self._index[start:stop].tolist()
+        if self._images is None:
+            return self._from_pictures(start, stop)
+        loaded = {i: self._images.load(i, i + 1, self._explainer._preprocessing) for i in dict.fromkeys(index)}
+        self._check_pictures(np.concatenate([loaded[i][1] for i in index]), start)
+        return torch.cat([loaded[i][0] for i in index])
+
+    def _from_pictures(self, start: int, stop: int) -> Tensor:
+        """What the model saw, as its input: to half a level of 255 what it was."""
+        pictures = torch.from_numpy(np.array(self._pictures[start:stop])).movedim(-1, 1).float() / 255
+        first = first_convolution(self._explainer._inner)
+        found = colours(self._explainer._preprocessing, first.in_channels if first else 3) if self._sides == 2 else None
+        if found is None:
+            raise InputError(
+                "This explanation does not have its images with it, as it comes from a file or another process, and "
+                "what the transform does cannot be told from its pictures: give images=."
+            )
+        weights, offset = found
+        if weights.shape[1] == 1:
+            pictures = pictures[:, :1]
+        return torch.einsum("cd,ndhw->nchw", weights, pictures) + offset.view(-1, 1, 1)
+
+    def _find_images(self, given: Any, origin: Origin | None) -> tuple[Images | None, NDArray[np.uint8]]:
+        none = np.zeros(0, np.uint8)
+        if given is not None:
+            images = gather(given, self._sides)
+            if self.explanation is None:
+                each, rest = divmod(len(self.maps), len(images))
+                if rest:
+                    raise InputError(f"{len(self.maps)} maps and {len(images)} images: give as many, or several maps "
+                                     "of each.")  # fmt: skip
+                self._index = self._index // each
+            elif len(images) <= (last := int(self._index.max())):
+                raise InputError(f"The explanation is of image {last}, and {len(images)} are given: give all that were "
+                                 "explained.")  # fmt: skip
+            return images, none
+        if origin:
+            return origin.images, none
+        if self.explanation is None:
+            raise InputError(f"The {_WITHOUT}")
+        sources = self.explanation.sources
+        if sources and all(sources):
+            rows = {int(i): source for i, source in zip(self._index, sources, strict=True)}
+            self._index = np.array([list(rows).index(int(i)) for i in self._index])
+            return gather(list(rows.values()), self._sides), none
+        return None, self.explanation.images
+
+    def _find_inputs(self, common: Mapping[str, Any], origin: Origin | None) -> ModelInputs:
+        if origin and not (common.get("model_args") or common.get("model_kwargs")):
+            return origin.inputs
+        return make_inputs(common.get("model_args") or (), common.get("model_kwargs"))
+
+    def _find_targets(self, given: Any, origin: Origin | None) -> Sequence[Target]:
+        if given is None and origin:
+            return origin.targets
+        if given is None and self.explanation is not None and (self.explanation.targets >= 0).all():
+            return [Class(int(index)) for index in self.explanation.targets]
+        images = len(self._images) if self._images else len(self)
+        about = self._explainer._about
+        if self.explanation is not None:
+            return find_pairs(given, len(self), about)[0]
+        targets, each = find_pairs(given, images, about)
+        if images * each != len(self):
+            raise InputError(f"{len(self)} maps of {images} images with {each} target{'s' * (each != 1)} each: give a "
+                             "map for each pair of image and target.")  # fmt: skip
+        return targets
+
+    def _check_pictures(self, pictures: NDArray[np.uint8], start: int) -> None:
+        if self.explanation is None:
+            return
+        before = self.explanation.images[start : start + len(pictures)]
+        if before.shape != pictures.shape or not np.array_equal(before, pictures):
+            raise InputError(
+                "The images are not those that were explained: what the model would see now differs from what it saw. "
+                "They were changed since, or the transform gives something else each time; explain them again."
+            )
+
+    def _check_scores(self, measured: Measured, start: int) -> None:
+        """Refuse to judge maps of another network, or of other weights."""
+        if self.explanation is None or measured.selected is None or self._targets is None:
+            return
+        now = measured.selected.scores.double().cpu().numpy()
+        before = self.explanation.scores[start : start + len(now)].astype(np.float64)
+        apart = np.abs(now - before) > _APART * np.maximum(1, np.abs(before))  # NaN: a method without a score
+        same = measured.selected.classes.cpu().numpy() == self.explanation.targets[start : start + len(now)]
+        if (apart & same).any():
+            row = int(np.argmax(apart & same))
+            raise InputError(
+                f"The network gives image {start + row} the score {now[row]:.4g} where the explanation has "
+                f"{before[row]:.4g}: it was made by another network, or with other weights. Explain it again, or give "
+                "its .maps with images= and target=."
+            )
+
+
+def _maps(given: Any, sides: int) -> NDArray[np.float32]:
+    if isinstance(given, Explanations):
+        raise InputTypeError("A metric judges one Explanation; these are several: take one, as in found['grad_cam'].")
+    if isinstance(given, Explanation):
+        maps = given.maps
+    else:
+        try:
+            maps = np.asarray(given.detach().cpu() if isinstance(given, Tensor) else given, np.float32)
+        except (TypeError, ValueError):
+            raise InputTypeError(
+                f"A metric judges an Explanation or maps (N, H, W), not {type(given).__name__}."
+            ) from None
+        maps = maps[None] if maps.ndim == sides else maps
+        if maps.ndim != sides + 1:
+            raise InputError(f"Maps are (N, {'H, W' if sides == 2 else '*sides'}), a number for each position of the "
+                             f"model's input; got {maps.shape}.")  # fmt: skip
+    if not len(maps):
+        raise InputError("There is no map to judge.")
+    finite = np.isfinite(maps.reshape(len(maps), -1)).all(1)
+    if not finite.all():
+        raise NonFiniteError(f"The map of image {int(np.argmin(finite))} holds NaN or infinite values, which cannot be "
+                             "put in order.")  # fmt: skip
+    return maps
+
+
+def _find_method(
+    explanation: Explanation | None, common: Mapping[str, Any], origin: Origin | None
+) -> tuple[Method | None, tuple[str, ...]]:
+    given, layer = common.get("method"), common.get("layer")
+    layers = () if layer is None else tuple(layer) if isinstance(layer, list | tuple) else (layer,)
+    if given is not None:
+        return make_methods(given, {})[0], layers
+    if origin and origin.method:
+        return origin.method, layers or origin.layers
+    if explanation is None:
+        return None, ()
+    return _remembered(explanation), layers or (() if explanation.layer is None else (explanation.layer,))
+
+
+def _remembered(explanation: Explanation) -> Method | None:
+    """The method of an explanation from a file: the one of its name, if it has the same options."""
+    from ..collect import _options
+
+    try:
+        method = make_methods(explanation.method, {})[0]
+    except (KeyError, MethodError):
+        return None
+    return method if _options(method)["options"] == explanation.provenance.get("options") else None
+
+
+def _take_probabilities(measured: Measured) -> None:
+    """Ask for the probability of each target that is a class."""
+    selected = measured.selected
+    if selected is None or selected.outputs is None:
+        return
+    pairs = zip(measured.scoring.targets, selected.classes.tolist(), strict=True)
+    targets = [Probability(index) if isinstance(target, Class) and index >= 0 else target for target, index in pairs]
+    measured.scoring = replace(measured.scoring, targets=targets)
+    measured.selected = measured.scoring.read(measured.raw, tuple(measured.input.shape[2:])).detached()
+
+
+def _picture_sides(batch: Tensor) -> tuple[int, ...]:
+    """The sides of pictures of such inputs; a signal has a row for each channel."""
+    sides = tuple(batch.shape[2:])
+    return (batch.shape[1], *sides) if len(sides) == 1 else sides
