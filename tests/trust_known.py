@@ -5,8 +5,6 @@ from contextlib import nullcontext
 import torch
 from torch import nn
 
-from seewhy import Explainer
-
 SIDE = 24
 REGION = torch.zeros(SIDE, SIDE, dtype=torch.bool)
 REGION[4:10, 12:18] = True
@@ -47,11 +45,6 @@ class Linear(nn.Module):
 
     def forward(self, images):
         return torch.einsum("nchw,kchw->nk", images, self.weight)
-
-
-def plain(model):
-    """An explainer whose black is 0, without any warning."""
-    return Explainer(model, transform=lambda picture: torch.zeros(3, picture.height, picture.width))
 
 
 def bright(count=2, sides=(SIDE, SIDE)):

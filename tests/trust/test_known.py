@@ -23,7 +23,7 @@ MAPS = {
 FAITHFUL = {
     "deletion": partial(trust.deletion, baseline=BLACK),
     "insertion": partial(trust.insertion, baseline=BLACK),
-    "road": trust.road,
+    "road": partial(trust.road),
     "morf": partial(trust.road, order="morf"),
     "lerf": partial(trust.road, order="lerf"),
     "pixel_flipping": partial(trust.pixel_flipping, patch=2, baseline=BLACK),
@@ -43,7 +43,7 @@ def judged(metric, name):
     maps = MAPS[name].expand(2, SIDE, SIDE)
     given = {} if "masks" in metric.keywords else {"images": IMAGES, "target": 1}
     if name == "inverted" and "masks" in metric.keywords:
-        maps = maps.max() - ORACLE.expand(2, SIDE, SIDE)  # positive where the oracle is not
+        maps = ORACLE.max() - ORACLE.expand(2, SIDE, SIDE)  # positive where the oracle is not
     return metric(explainer, maps, **given)
 
 

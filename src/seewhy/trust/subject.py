@@ -231,8 +231,11 @@ class Subject:
         index = self._index[start:stop].tolist()
         if self._images is None:
             return self._from_pictures(start, stop)
-        loaded = {i: self._images.load(i, i + 1, self._explainer._preprocessing) for i in dict.fromkeys(index)}
-        self._check_pictures(np.concatenate([loaded[i][1] for i in index]), start)
+        seen = self.explanation is not None
+        how = self._explainer._preprocessing
+        loaded = {i: self._images.load(i, i + 1, how, seen=seen) for i in dict.fromkeys(index)}
+        if seen:
+            self._check_pictures(np.concatenate([loaded[i][1] for i in index]), start)
         return torch.cat([loaded[i][0] for i in index])
 
     def _from_pictures(self, start: int, stop: int) -> Tensor:
@@ -296,9 +299,7 @@ class Subject:
         return targets
 
     def _check_pictures(self, pictures: NDArray[np.uint8], start: int) -> None:
-        if self.explanation is None:
-            return
-        before = self.explanation.images[start : start + len(pictures)]
+        before = self.explanation.images[start : start + len(pictures)]  # type: ignore[union-attr]
         if before.shape != pictures.shape or not np.array_equal(before, pictures):
             raise InputError(
                 "The images are not those that were explained: what the model would see now differs from what it saw. "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal, Unpack
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -148,8 +149,9 @@ def infidelity(
     local = is_sensitivity(subject.known_method) if sensitivity is None else sensitivity
 
     def compute(chunk: Chunk) -> Found:
-        x, start = chunk.record.input, make_baseline(baseline, chunk.record, seed)
-        reach = (x - start).double()
+        x = chunk.record.input
+        alone = local and perturbation == "noise"  # without any baseline
+        reach = (x - (0 if alone else make_baseline(baseline, chunk.record, seed))).double()
         sums = torch.zeros(len(x), count, dtype=torch.float64, device=x.device)
 
         def change(rows: Tensor, numbers: Tensor) -> Tensor:
@@ -212,7 +214,7 @@ def completeness(
         baseline = "black" if baseline is None else baseline
     check_baseline(baseline)
     values = subject.maps if subject.explanation is None else subject.explanation.values
-    sums = torch.from_numpy(values.reshape(len(values), -1)).double().sum(1)
+    sums = torch.from_numpy(values.reshape(len(values), -1).sum(1, dtype=np.float64))
 
     def compute(chunk: Chunk) -> Found:
         start = make_baseline(baseline, chunk.record, getattr(subject.known_method, "seed", 0))
