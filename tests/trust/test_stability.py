@@ -19,6 +19,7 @@ IMAGES[:, 0, 0, 0], IMAGES[:, 0, 0, 1] = 0, 1  # so that the radius is a share o
 
 
 def _attribute(saliency, inputs, **options):
+    inputs = inputs[0] if isinstance(inputs, tuple) else inputs
     return saliency.attribute(inputs.clone().requires_grad_(), **options)
 
 

@@ -92,7 +92,7 @@ def test_from_a_file_it_is_judged_all_the_same(tmp_path):
 
 def test_options_that_a_file_does_not_keep_are_asked_for(tmp_path):
     explainer = Explainer(small_cnn())
-    found = explainer.explain(IMAGES, "integrated_gradients", target=1, steps=7, baseline="mean")
+    found = explainer.explain(IMAGES, "integrated_gradients", target=1, steps=70, baseline="mean")
     found.save(tmp_path / "found.npz")
     loaded = Explanation.load(tmp_path / "found.npz")
     with pytest.raises(InputError, match="give method="):
