@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, Unpack, overload
 
 import numpy as np
 import torch
@@ -46,6 +46,7 @@ from .targets import About, Target
 
 if TYPE_CHECKING:
     from .datasets import Evaluation, Store
+    from .trust import Check, Common
 
 _USUAL = {1: (4096,), 2: (224, 224), 3: (16, 112, 112)}  # sides of an input, where nothing says more
 Weights: TypeAlias = "str | os.PathLike[str] | Mapping[str, Any] | None"
@@ -338,6 +339,40 @@ std (0.229, 0.224, 0.225))
                 best = ranked(outputs, self._activation, top)
                 predictions += [[Prediction(i, self._about.name(i), chance) for i, chance in row] for row in best]
         return predictions
+
+    def check(
+        self, explanation: Explanation, *, thorough: bool = False, seed: int = 0, **common: Unpack[Common]
+    ) -> Check:
+        """Whether a map is to be believed: a sentence for each question, with its number and threshold, and a verdict.
+
+        Is there evidence where it looks; does the score follow it, as it is taken away and as it comes (deletion and
+        insertion against random orders); is it another map for another class (random logit), and without what the last
+        layer learned (model randomisation); is it stable under 2 % of noise; does it add up, if its method claims so.
+        At most 50 forward passes' worth for each image. Methods that ask the model many times themselves are not asked
+        to explain again, unless `thorough`.
+
+        Args:
+            explanation: of this explainer; several images are judged together.
+            thorough: 24 random orders, 5 other classes, the weights layer by layer from the top, 10 draws of noise;
+                also for methods that ask the model many times.
+            seed: of all draws.
+            common: as for the metrics, see `trust.Common`: ``images=`` where the explanation comes from a file.
+
+        Returns:
+            A `trust.Check`. No alarm does not make a map right: it has only passed these tests.
+
+        Raises:
+            InputError: the images are not those that were explained, or the network is another one.
+
+        >>> import seewhy, torch
+        >>> explainer = Explainer(seewhy.testing.small_cnn())
+        >>> found = explainer.check(explainer.explain(torch.rand(1, 3, 24, 24), "saliency", target=1))
+        >>> found["weights"].answer
+        'yes'
+        """
+        from .trust.check import check
+
+        return check(self, explanation, thorough=thorough, seed=seed, **common)
 
     def evaluate(
         self,

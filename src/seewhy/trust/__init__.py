@@ -6,6 +6,7 @@ number for each map. The network comes back as it was, and no result depends on 
 
 from __future__ import annotations
 
+from .check import Check, Finding
 from .faithful import deletion, insertion, pixel_flipping, road
 from .localisation import energy_in_mask, mass_accuracy, pointing_game, rank_accuracy
 from .masked import adcc, average_drop, average_increase
@@ -18,7 +19,9 @@ from .subject import Common
 from .sums import completeness, infidelity, mufidelity
 
 __all__ = [
+    "Check",
     "Common",
+    "Finding",
     "Score",
     "adcc",
     "average_drop",

@@ -61,7 +61,7 @@ def max_sensitivity(
         x = chunk.record.input
         flat = x.flatten(1)
         reach = radius * (flat.amax(1) - flat.amin(1)).view(-1, *(1 for _ in x.shape[1:]))
-        before = torch.from_numpy(subject.again(chunk, x).values.copy()).flatten(1).double()
+        before = subject.values(chunk).flatten(1).double()
         most = torch.zeros(len(x), dtype=torch.float64)
         for number in range(count):
             moved = x + reach * noise(x.shape[1:], seed, number).to(x)

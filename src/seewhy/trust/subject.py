@@ -179,19 +179,32 @@ class Subject:
         names = found[0].keys()
         return {name: torch.cat([part[name].detach().float().cpu() for part in found]).numpy() for name in names}
 
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Where the method looked, if at any layer."""
+        return self._layers
+
     def again(self, chunk: Chunk, batch: Tensor, targets: Sequence[Target] | None = None) -> Explanation:
         """Other images in the places of a chunk's, or the same for other targets, explained by the same method."""
+        return self.by(self.method, chunk, batch, targets)
+
+    def by(self, method: Method, chunk: Chunk, batch: Tensor, targets: Sequence[Target] | None = None) -> Explanation:
+        """What any method gives at the same layers."""
         count = len(batch)
         scoring = self._explainer._scoring(chunk.targets if targets is None else targets, 0)
         layers = tuple(find_layers(self._explainer._inner, list(self._layers))) if self._layers else None
         with torch.enable_grad():
-            measured = self._explainer._measure(
-                [self.method], layers, batch, scoring, chunk.inputs, self._batch_size, {}
-            )
-            blank = np.zeros((count, *_picture_sides(batch), 3), np.uint8)
-            found = Collector([self.method])
-            found.add(measured, blank)
+            measured = self._explainer._measure([method], layers, batch, scoring, chunk.inputs, self._batch_size, {})
+            found = Collector([method])
+            found.add(measured, np.zeros((count, *_picture_sides(batch), 3), np.uint8))
         return found.explanations(None, (None,) * count, {})[0]
+
+    def values(self, chunk: Chunk) -> Tensor:
+        """The raw values of a chunk: those of the explanation, or made again where there are maps alone."""
+        known = self.explanation
+        rows = slice(chunk.start, chunk.start + len(chunk.maps))
+        found = self.again(chunk, chunk.record.input).values if known is None else known.values[rows]
+        return torch.from_numpy(found.copy())
 
     def image(self, row: int) -> Tensor:
         """The model's input ``(C, *sides)`` that a map is of."""

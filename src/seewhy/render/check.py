@@ -1,0 +1,84 @@
+"""A map beside what speaks for it and against it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .panel import PLAIN
+from .text import fit
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+MARKS = {  # the sign, the colour of its box, and that of the sign in it
+    "yes": ("✓", "#2e7d32", "white"),
+    "unclear": ("?", "#f2c14e", "black"),
+    "no": ("✗", "#c62828", "white"),
+    "not asked": ("–", "#dddddd", "black"),
+}
+WIDTH, ROW, HEAD = 9.2, 0.5, 0.42  # inches
+PICTURE = 0.27  # of the width
+TITLE, QUESTION, SMALL = 10.5, 9.0, 8.0  # points of letters
+
+
+@dataclass(frozen=True)
+class Row:
+    """A question, its answer (``"yes"``, ``"unclear"``, ``"no"`` or ``"not asked"``), and the number behind it."""
+
+    question: str
+    answer: str
+    sentence: str
+    value: float = math.nan
+    threshold: float = math.nan
+
+    @property
+    def numbers(self) -> str:
+        """The number, and the threshold where there is one.
+
+        >>> Row("Stable?", "yes", "It is.", 0.25, 1.0).numbers
+        '0.25 (1)'
+        """
+        if math.isnan(self.value):
+            return ""
+        return f"{self.value:.2g}" if math.isnan(self.threshold) else f"{self.value:.2g} ({self.threshold:.2g})"
+
+
+def size_of(rows: int) -> tuple[float, float]:
+    """The size in inches of a panel of so many rows."""
+    return WIDTH, HEAD + ROW * rows + 0.1
+
+
+def draw(ax: Axes, picture: NDArray[np.uint8], heading: str, rows: Sequence[Row]) -> None:
+    """Draw the picture, uint8 ``(H, W, 3)``, to the left, the heading and the rows to the right."""
+    ax.set_axis_off()
+    ax.set_xlim(0, 1)
+    ax.set_ylim(0, 1)
+    place = ax.get_window_extent()
+    width, height = (side * 72 / ax.figure.dpi for side in (place.width, place.height))
+    head = min(HEAD * 72 / height, 0.3)
+    frame = ax.inset_axes((0, 0, PICTURE, 1 - head))
+    frame.imshow(picture, interpolation="antialiased")
+    frame.set_axis_off()
+    frame.set_anchor("NW")
+    ax.text(0, 1 - head / 3, fit(heading, width, TITLE, lines=1), size=TITLE, weight="bold", va="center", **PLAIN)
+    step = (1 - head) / max(len(rows), 1)
+    for number, row in enumerate(rows):
+        _row(ax, row, 1 - head - step * number, width, height)
+
+
+def _row(ax: Axes, row: Row, top: float, width: float, height: float) -> None:
+    sign, colour, ink = MARKS[row.answer]
+    left, text = PICTURE + 0.025, PICTURE + 0.055
+    line = 1.3 / height
+    box: dict[str, Any] = {"boxstyle": "round,pad=0.22", "facecolor": colour, "edgecolor": colour}
+    ax.text(left, top - QUESTION * line / 2, sign, size=SMALL, color=ink, ha="center", va="center", bbox=box, **PLAIN)
+    ax.text(text, top, row.question, size=QUESTION, weight="bold", va="top", **PLAIN)
+    ax.text(1, top, row.numbers, size=SMALL, ha="right", va="top", color="#444444", **PLAIN)
+    said = fit(row.sentence, (1 - text) * width * 0.97, SMALL, lines=2)
+    ax.text(text, top - QUESTION * line, said, size=SMALL, va="top", color="#222222", linespacing=1.15, **PLAIN)

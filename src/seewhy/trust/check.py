@@ -1,0 +1,367 @@
+"""Should I believe this map? The tests of `trust`, asked cheaply and answered in words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, Unpack
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..engine.record import Needs
+from ..errors import InputTypeError, NonFiniteError, UnknownNameError, close_matches
+from ..explanation import Explanation
+from ..methods import Method
+from ..methods.baselines import check_seed, generator, make_baseline
+from ..render import figure
+from .order import ranks, replaced
+from .randomise import learned
+from .sanity import mprt, random_logit
+from .stability import max_sensitivity
+from .subject import Chunk, Common, Found, Subject
+from .sums import completeness
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from ..explainer import Explainer
+
+Answer: TypeAlias = Literal["yes", "unclear", "no", "not asked"]
+QUESTIONS = {
+    "evidence": "Is there evidence where it looks?",
+    "faithful": "Does the score follow it?",
+    "target": "Does it change with the target?",
+    "weights": "Does it change with the weights?",
+    "stable": "Is it stable?",
+    "complete": "Does it add up?",
+}
+ALIKE, LESS = 0.9, 0.75  # of two maps: as good as the same, and clearly not
+_FAR, _NEAR = 1.0, 0.5  # max-sensitivity: as much as the map itself, and half of that
+_MISSED, _ROUGH = 0.05, 0.25  # of the difference that attributions must add up to
+_SHARES = (0.1, 0.3)  # of the image, that go and come
+_CONFIDENCE = 0.95
+_COSTLY = "the method itself asks the model many times; check(..., thorough=True) does it."
+_ADDS_UP = ("kernel_shap",)  # which claim to, and leave it to us to measure
+_OURS = "our own: the maps of guided backprop stay above .9 with any weights, those of other methods below .75"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The answer to one question about a map.
+
+    Attributes:
+        name: ``"evidence"``, ``"faithful"``, ``"target"``, ``"weights"``, ``"stable"`` or ``"complete"``.
+        answer: ``"yes"`` speaks for the map, ``"no"`` against it; ``"unclear"``; or ``"not asked"``.
+        sentence: what that means, in words.
+        value: the number that was compared, the mean over the maps; NaN where there is none.
+        threshold: from where on the answer is no; NaN where there is none.
+        source: of test and threshold.
+        numbers: what else was measured.
+    """
+
+    name: str
+    answer: Answer
+    sentence: str
+    value: float = math.nan
+    threshold: float = math.nan
+    source: str = ""
+    numbers: dict[str, float] | None = None
+
+    @property
+    def question(self) -> str:
+        """What was asked."""
+        return QUESTIONS[self.name]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Check:
+    """What speaks for and against a map; what `Explainer.check` returns. ``check["weights"]`` is one `Finding`.
+
+    Attributes:
+        findings: the answer to each question.
+        explanation: what was checked.
+    """
+
+    findings: tuple[Finding, ...]
+    explanation: Explanation
+
+    def __getitem__(self, name: str) -> Finding:
+        found = next((one for one in self.findings if one.name == name), None)
+        if found is None:
+            raise UnknownNameError(f"There is no question {name!r}.{close_matches(str(name), QUESTIONS)} "
+                                   f"They are: {', '.join(QUESTIONS)}.")  # fmt: skip
+        return found
+
+    def __iter__(self) -> Iterator[Finding]:
+        return iter(self.findings)
+
+    def __len__(self) -> int:
+        return len(self.findings)
+
+    @property
+    def alarms(self) -> tuple[Finding, ...]:
+        """The findings that speak against the map."""
+        return tuple(one for one in self.findings if one.answer == "no")
+
+    @property
+    def verdict(self) -> str:
+        """One sentence on all findings."""
+        asked = [one for one in self.findings if one.answer != "not asked"]
+        if alarms := self.alarms:
+            return f"Do not read it as evidence: {len(alarms)} of {len(asked)} tests speak{'s' * (len(alarms) == 1)} " \
+                   "against it."  # fmt: skip
+        if unclear := [one.name for one in asked if one.answer == "unclear"]:
+            return f"Read it with care: unclear is {', '.join(unclear)}."
+        return f"Nothing speaks against it in {len(asked)} tests."
+
+    def __str__(self) -> str:
+        marks = {"yes": "+", "no": "-", "unclear": "~", "not asked": " "}
+        lines = [f"{marks[one.answer]} {one.question} {one.sentence}" for one in self.findings]
+        return "\n".join([f"{self._name()}: {self.verdict}", *lines])
+
+    def __repr__(self) -> str:
+        answers = ", ".join(f"{one.name}={one.answer}" for one in self.findings)
+        return f"Check({self._name()}, {answers})"
+
+    def _name(self) -> str:
+        layer = f" at {self.explanation.layer!r}" if self.explanation.layer else ""
+        return f"{self.explanation.method}{layer}"
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """The map, the verdict, and each answer with its sentence, number and threshold."""
+        from ..render import check as drawing
+
+        ax = figure.axes(ax, drawing.size_of(len(self)))
+        rows = [drawing.Row(one.question, one.answer, one.sentence, one.value, one.threshold) for one in self.findings]
+        drawing.draw(ax, self.explanation[:4].image(), f"{self._name()}: {self.verdict}", rows)
+        return ax
+
+    def _repr_png_(self) -> bytes | None:
+        from ..render import check as drawing
+
+        try:
+            page = figure.new(drawing.size_of(len(self)), shown=False, layout="constrained")
+            return figure.png(self.plot(page.add_subplot()), widest=1200)
+        except Exception:  # a notebook falls back on the text form
+            return None
+
+
+def check(
+    explainer: Explainer, explanation: Explanation, *, thorough: bool = False, seed: int = 0, **common: Unpack[Common]
+) -> Check:
+    """The tests that fit a map; see `Explainer.check`."""
+    check_seed(seed)
+    subject = Subject(explainer, explanation, **common)
+    made = subject.explanation
+    if made is None:
+        raise InputTypeError("check asks how the maps were made: give the Explanation. Plain maps are judged by the "
+                             "metrics of seewhy.trust.")  # fmt: skip
+    again = subject.known_method is not None and (thorough or not subject.known_method.needs.evaluations)
+    asked: list[tuple[str, bool, Callable[[], Finding]]] = [
+        ("evidence", True, lambda: _evidence(subject)),
+        ("faithful", True, lambda: _faithful(subject, seed, 24 if thorough else 6)),
+        ("target", again, lambda: _target(explainer, explanation, 5 if thorough else 1, seed, common)),
+        ("weights", again, lambda: _weights(explainer, explanation, subject, thorough, seed, common)),
+        ("stable", again, lambda: _stable(explainer, explanation, 10 if thorough else 2, seed, common)),
+        ("complete", True, lambda: _complete(explainer, explanation, subject, common)),
+    ]
+    known = subject.known_method is not None
+    why = _COSTLY if known else "nothing says how the map was made: give method=."
+    findings = [ask() if can else Finding(name, "not asked", f"Not asked: {why}") for name, can, ask in asked]
+    return Check(tuple(findings), made)
+
+
+def _evidence(subject: Subject) -> Finding:
+    source = "a map that is 0 everywhere says nothing; no gradient at the layer, nothing can"
+    maps = subject.maps.reshape(len(subject), -1)
+    varied = np.ptp(maps, 1) > 0
+    positive = (maps > 0).any(1)
+    numbers = {"maps that are not constant": float(varied.mean()), "maps with a value above 0": float(positive.mean())}
+    numbers |= _at_layer(subject)
+    value = min(numbers.values())
+    if not varied.any():
+        said = "The map is the same everywhere: it says nothing."
+    elif numbers.get("maps with a gradient at the layer", 1) == 0:
+        said = "No gradient of the score arrives at the layer: nothing there can be evidence."
+    elif not positive.any():
+        said = "Nothing in it argues for the target."
+    elif value < 1:
+        said = f"Of {len(subject)} maps {value:.0%} say something for the target."
+        return Finding("evidence", "unclear", said, value, 0.0, source, numbers)
+    else:
+        where = "The layer carries gradient, and part" if "maps with a gradient at the layer" in numbers else "Part"
+        return Finding("evidence", "yes", f"{where} of the map argues for the target.", value, 0.0, source, numbers)
+    return Finding("evidence", "no", said, 0.0, 0.0, source, numbers)
+
+
+@dataclass(frozen=True)
+class _Gradient(Method):
+    """The gradient at a layer, to see whether there is any."""
+
+    needs = Needs(gradient=True)
+
+    def compute(self, record: Any) -> Tensor:
+        size: Tensor = record.gradient.abs()
+        return size.sum(1) if size.dim() > 2 else size[:, :, None]
+
+    def to_maps(self, values: Tensor, size: tuple[int, ...]) -> Tensor:
+        return values.flatten(1).sum(1).view(-1, *(1 for _ in size)).expand(-1, *size)
+
+
+def _at_layer(subject: Subject) -> dict[str, float]:
+    """Of how many images a gradient arrives at the layer; nothing where the method looks at none."""
+    if not subject.layers or subject.known_method is None or not subject.known_method.needs.at_layer:
+        return {}
+    found = subject.each(
+        lambda chunk: {
+            "size": torch.from_numpy(subject.by(_Gradient(), chunk, chunk.record.input).maps.copy()).flatten(1).sum(1)
+        }
+    )
+    return {"maps with a gradient at the layer": float((found["size"] > 0).mean())}
+
+
+def _faithful(subject: Subject, seed: int, orders: int) -> Finding:
+    found = {
+        name: values.astype(np.float64) for name, values in subject.each(lambda c: _orders(c, seed, orders)).items()
+    }
+    found["gap"] = found["insertion"] - found["deletion"]
+    found["random gap"] = found["random insertion"] - found["random deletion"]
+    numbers: dict[str, float] = {}
+    for name in ("deletion", "insertion", "gap"):
+        drawn = found[f"random {name}"].mean(0)  # over the images: a number for each order
+        reach = _student(orders - 1) * drawn.std(ddof=1) * math.sqrt(1 + 1 / orders)
+        numbers |= {name: float(found[name].mean()), f"{name}, random": float(drawn.mean())}
+        numbers |= {
+            f"{name}, random low": float(drawn.mean() - reach),
+            f"{name}, random high": float(drawn.mean() + reach),
+        }
+    gap, usual = numbers["gap"], numbers["gap, random"]
+    answer: Answer = "no" if gap <= usual else "yes" if gap > numbers["gap, random high"] else "unclear"
+    said = {
+        "yes": "It falls without what the map marks and rises with it, more than in random order.",
+        "unclear": f"More than in the mean random order, but not than in {_CONFIDENCE:.0%} of them.",
+        "no": "No more than it follows a random order.",
+    }
+    source = f"Petsiuk 2018; {orders} random orders, one-sided {_CONFIDENCE:.0%} interval of Student's t"
+    return Finding("faithful", answer, said[answer], gap, usual, source, numbers)
+
+
+def _orders(chunk: Chunk, seed: int, orders: int) -> Found:
+    """The mean score while the first positions go and come, in the map's order and in random ones of the same grain.
+
+    A random order is the map itself, turned and moved to a random place, over the edges too: single pixels at random
+    would break up an image where a map takes away one piece.
+    """
+    x, start = chunk.record.input, make_baseline("blur", chunk.record)
+    counts = torch.tensor([round(share * chunk.maps[0].numel()) for share in _SHARES], device=x.device)
+
+    def means(maps: Tensor) -> list[Tensor]:
+        places = ranks(maps, seed)
+        ways = (replaced(x, start, places, counts), replaced(start, x, places, counts))
+        return [chunk.ask.scores(way, len(counts)).mean(1) for way in ways]
+
+    gone, come = means(chunk.maps)
+    drawn = [means(_moved(chunk.maps, seed * 1_000_003 + number)) for number in range(orders)]
+    return {
+        "deletion": gone,
+        "insertion": come,
+        "random deletion": torch.stack([pair[0] for pair in drawn], 1),
+        "random insertion": torch.stack([pair[1] for pair in drawn], 1),
+    }
+
+
+def _moved(maps: Tensor, seed: int) -> Tensor:
+    """Maps at a random other place, and mirrored or not."""
+    sides = maps.shape[1:]
+    draw = torch.rand(2, len(sides), generator=generator(seed))
+    turned = maps.flip([axis + 1 for axis, mirrored in enumerate(draw[0]) if mirrored < 0.5])
+    shifts = [int((0.15 + 0.7 * share) * side) for share, side in zip(draw[1], sides, strict=True)]
+    return turned.roll(shifts, list(range(1, len(sides) + 1)))
+
+
+def _target(explainer: Explainer, explanation: Any, others: int, seed: int, common: Common) -> Finding:
+    score = random_logit(explainer, explanation, others=others, seed=seed, **common)
+    if math.isnan(score.mean):
+        return Finding("target", "not asked", "Not asked: the target is no class, or there is no other.")
+    said = {
+        "yes": "The map of another class is another map.",
+        "unclear": "The map of another class is much the same.",
+        "no": "The map of another class is the same: it does not say why this one was answered.",
+    }
+    answer = _alike(score.mean)
+    return Finding("target", answer, said[answer], score.mean, ALIKE, f"Sixt 2020; {_OURS}")
+
+
+def _weights(
+    explainer: Explainer, explanation: Any, subject: Subject, thorough: bool, seed: int, common: Common
+) -> Finding:
+    names = learned(subject.inner)[::-1]
+    if not names:
+        return Finding("weights", "not asked", "Not asked: the model has no weights.")
+    try:
+        score = mprt(explainer, explanation, layers=None if thorough else names[:1], seed=seed, **common)
+    except NonFiniteError as error:
+        return Finding("weights", "not asked", f"Not asked: with random weights the model overflows ({error})")
+    curve = score.curves["similarity"].mean(0)
+    top = float(curve[0])
+    what = f"the last layer ({names[0]!r})"
+    said = {
+        "yes": f"Without what {what} learned it is another map.",
+        "unclear": f"Without what {what} learned it is much the same.",
+        "no": f"This map does not depend on what {what} learned: do not read it as evidence.",
+    }
+    answer = _alike(top)
+    if thorough and answer != "no" and _alike(float(curve[-1])) == "no":
+        answer, top = "no", float(curve[-1])
+        said["no"] = "This map does not depend on what the network learned: do not read it as evidence."
+    numbers = dict(zip(score.labels, curve.tolist(), strict=True))
+    return Finding("weights", answer, said[answer], top, ALIKE, f"Adebayo 2018; {_OURS}", numbers)
+
+
+def _stable(explainer: Explainer, explanation: Any, samples: int, seed: int, common: Common) -> Finding:
+    score = max_sensitivity(explainer, explanation, samples=samples, seed=seed, **common)
+    if math.isnan(score.mean):
+        return Finding("stable", "not asked", "Not asked: it is 0 everywhere.")
+    value = score.mean
+    answer: Answer = "yes" if value < _NEAR else "unclear" if value < _FAR else "no"
+    said = {
+        "yes": "Noise that nobody sees changes it little.",
+        "unclear": "Noise that nobody sees changes it by more than half of it.",
+        "no": "Noise that nobody sees makes another map of it.",
+    }
+    source = "Yeh 2019, 2 % noise; our own: at 1 the change is as large as the map"
+    return Finding("stable", answer, said[answer], value, _FAR, source)
+
+
+def _complete(explainer: Explainer, explanation: Any, subject: Subject, common: Common) -> Finding:
+    method, made = subject.known_method, subject.explanation
+    if made is not None and "completeness_error" in made.measures:
+        value = float(np.nanmean(made.measures["completeness_error"]))
+    elif method is not None and method.registered_name in _ADDS_UP:
+        value = completeness(explainer, explanation, **common).mean
+    else:
+        return Finding("complete", "not asked", "Not asked: the method does not claim to add up.")
+    answer: Answer = "yes" if value <= _MISSED else "unclear" if value <= _ROUGH else "no"
+    said = f"Its sum misses what it explains by {value:.1%}."
+    return Finding("complete", answer, said, value, _ROUGH, "Sundararajan 2017; our own: 5 % and 25 %")
+
+
+def _alike(similarity: float) -> Literal["yes", "unclear", "no"]:
+    return "yes" if similarity < LESS else "unclear" if similarity < ALIKE else "no"
+
+
+def _student(freedom: int) -> float:
+    """The one-sided quantile of Student's t, by its expansion about the normal one (Abramowitz 1964, 26.7.5)."""
+    z = NormalDist().inv_cdf(_CONFIDENCE)
+    terms = (
+        z,
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
+    )
+    return float(sum(term / freedom**power for power, term in enumerate(terms)))
