@@ -23,6 +23,7 @@ MARKS = {  # the sign, the colour of its box, and that of the sign in it
     "not asked": ("–", "#dddddd", "black"),
 }
 WIDTH, ROW, HEAD = 9.2, 0.5, 0.42  # inches
+PLACE = (0.008, 0.01, 0.984, 0.98)  # of the axes in a figure of their own
 PICTURE = 0.27  # of the width
 TITLE, QUESTION, SMALL = 10.5, 9.0, 8.0  # points of letters
 
@@ -36,17 +37,19 @@ class Row:
     sentence: str
     value: float = math.nan
     threshold: float = math.nan
+    what: str = ""
 
     @property
     def numbers(self) -> str:
         """The number, and the threshold where there is one.
 
-        >>> Row("Stable?", "yes", "It is.", 0.25, 1.0).numbers
-        '0.25 (1)'
+        >>> Row("Stable?", "yes", "It is.", 0.25, 1.0, "change").numbers
+        'change 0.25, limit 1'
         """
         if math.isnan(self.value):
             return ""
-        return f"{self.value:.2g}" if math.isnan(self.threshold) else f"{self.value:.2g} ({self.threshold:.2g})"
+        limit = "" if math.isnan(self.threshold) else f", limit {self.threshold:.2g}"
+        return f"{self.what} {self.value:.2g}{limit}".strip().replace("-", "−")
 
 
 def size_of(rows: int) -> tuple[float, float]:

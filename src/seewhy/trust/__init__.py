@@ -7,6 +7,7 @@ number for each map. The network comes back as it was, and no result depends on 
 from __future__ import annotations
 
 from .check import Check, Finding
+from .compare import Comparison, compare
 from .faithful import deletion, insertion, pixel_flipping, road
 from .localisation import energy_in_mask, mass_accuracy, pointing_game, rank_accuracy
 from .masked import adcc, average_drop, average_increase
@@ -21,11 +22,13 @@ from .sums import completeness, infidelity, mufidelity
 __all__ = [
     "Check",
     "Common",
+    "Comparison",
     "Finding",
     "Score",
     "adcc",
     "average_drop",
     "average_increase",
+    "compare",
     "completeness",
     "complexity",
     "deletion",

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, Unpack
 
@@ -59,6 +59,7 @@ class Finding:
         sentence: what that means, in words.
         value: the number that was compared, the mean over the maps; NaN where there is none.
         threshold: from where on the answer is no; NaN where there is none.
+        what: what the value is.
         source: of test and threshold.
         numbers: what else was measured.
     """
@@ -68,8 +69,9 @@ class Finding:
     sentence: str
     value: float = math.nan
     threshold: float = math.nan
+    what: str = ""
     source: str = ""
-    numbers: dict[str, float] | None = None
+    numbers: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def question(self) -> str:
@@ -135,8 +137,17 @@ class Check:
         """The map, the verdict, and each answer with its sentence, number and threshold."""
         from ..render import check as drawing
 
-        ax = figure.axes(ax, drawing.size_of(len(self)))
-        rows = [drawing.Row(one.question, one.answer, one.sentence, one.value, one.threshold) for one in self.findings]
+        if ax is None:
+            ax = figure.new(drawing.size_of(len(self)), shown=True).add_axes(drawing.PLACE)
+        return self._draw(ax)
+
+    def _draw(self, ax: Axes) -> Axes:
+        from ..render import check as drawing
+
+        rows = [
+            drawing.Row(one.question, one.answer, one.sentence, one.value, one.threshold, one.what)
+            for one in self.findings
+        ]
         drawing.draw(ax, self.explanation[:4].image(), f"{self._name()}: {self.verdict}", rows)
         return ax
 
@@ -144,8 +155,8 @@ class Check:
         from ..render import check as drawing
 
         try:
-            page = figure.new(drawing.size_of(len(self)), shown=False, layout="constrained")
-            return figure.png(self.plot(page.add_subplot()), widest=1200)
+            page = figure.new(drawing.size_of(len(self)), shown=False)
+            return figure.png(self._draw(page.add_axes(drawing.PLACE)), widest=1200)
         except Exception:  # a notebook falls back on the text form
             return None
 
@@ -166,7 +177,7 @@ def check(
         ("faithful", True, lambda: _faithful(subject, seed, 24 if thorough else 6)),
         ("target", again, lambda: _target(explainer, explanation, 5 if thorough else 1, seed, common)),
         ("weights", again, lambda: _weights(explainer, explanation, subject, thorough, seed, common)),
-        ("stable", again, lambda: _stable(explainer, explanation, 10 if thorough else 2, seed, common)),
+        ("stable", again, lambda: _stable(explainer, explanation, 10 if thorough else 1, seed, common)),
         ("complete", True, lambda: _complete(explainer, explanation, subject, common)),
     ]
     known = subject.known_method is not None
@@ -183,6 +194,8 @@ def _evidence(subject: Subject) -> Finding:
     numbers = {"maps that are not constant": float(varied.mean()), "maps with a value above 0": float(positive.mean())}
     numbers |= _at_layer(subject)
     value = min(numbers.values())
+    layer = "maps with a gradient at the layer" in numbers
+    answer: Answer = "no"
     if not varied.any():
         said = "The map is the same everywhere: it says nothing."
     elif numbers.get("maps with a gradient at the layer", 1) == 0:
@@ -190,12 +203,10 @@ def _evidence(subject: Subject) -> Finding:
     elif not positive.any():
         said = "Nothing in it argues for the target."
     elif value < 1:
-        said = f"Of {len(subject)} maps {value:.0%} say something for the target."
-        return Finding("evidence", "unclear", said, value, 0.0, source, numbers)
+        answer, said = "unclear", f"Of {len(subject)} maps {value:.0%} say something for the target."
     else:
-        where = "The layer carries gradient, and part" if "maps with a gradient at the layer" in numbers else "Part"
-        return Finding("evidence", "yes", f"{where} of the map argues for the target.", value, 0.0, source, numbers)
-    return Finding("evidence", "no", said, 0.0, 0.0, source, numbers)
+        answer, said = "yes", f"{'The layer carries gradient, and part' if layer else 'Part'} of the map argues for it."
+    return Finding("evidence", answer, said, value, what="share of maps", source=source, numbers=numbers)
 
 
 @dataclass(frozen=True)
@@ -213,8 +224,12 @@ class _Gradient(Method):
 
 
 def _at_layer(subject: Subject) -> dict[str, float]:
-    """Of how many images a gradient arrives at the layer; nothing where the method looks at none."""
-    if not subject.layers or subject.known_method is None or not subject.known_method.needs.at_layer:
+    """Of how many images a gradient arrives at the layer; nothing where the method looks at none.
+
+    Where it takes the input's gradient too, a layer without one leaves the map blank, which is seen without asking.
+    """
+    needs = subject.known_method.needs if subject.known_method else Needs()
+    if not subject.layers or not needs.at_layer or needs.at_input:
         return {}
     found = subject.each(
         lambda chunk: {
@@ -247,7 +262,7 @@ def _faithful(subject: Subject, seed: int, orders: int) -> Finding:
         "no": "No more than it follows a random order.",
     }
     source = f"Petsiuk 2018; {orders} random orders, one-sided {_CONFIDENCE:.0%} interval of Student's t"
-    return Finding("faithful", answer, said[answer], gap, usual, source, numbers)
+    return Finding("faithful", answer, said[answer], gap, usual, "insertion − deletion", source, numbers)
 
 
 def _orders(chunk: Chunk, seed: int, orders: int) -> Found:
@@ -293,7 +308,7 @@ def _target(explainer: Explainer, explanation: Any, others: int, seed: int, comm
         "no": "The map of another class is the same: it does not say why this one was answered.",
     }
     answer = _alike(score.mean)
-    return Finding("target", answer, said[answer], score.mean, ALIKE, f"Sixt 2020; {_OURS}")
+    return Finding("target", answer, said[answer], score.mean, ALIKE, "similarity", f"Sixt 2020; {_OURS}")
 
 
 def _weights(
@@ -319,7 +334,7 @@ def _weights(
         answer, top = "no", float(curve[-1])
         said["no"] = "This map does not depend on what the network learned: do not read it as evidence."
     numbers = dict(zip(score.labels, curve.tolist(), strict=True))
-    return Finding("weights", answer, said[answer], top, ALIKE, f"Adebayo 2018; {_OURS}", numbers)
+    return Finding("weights", answer, said[answer], top, ALIKE, "similarity", f"Adebayo 2018; {_OURS}", numbers)
 
 
 def _stable(explainer: Explainer, explanation: Any, samples: int, seed: int, common: Common) -> Finding:
@@ -334,7 +349,7 @@ def _stable(explainer: Explainer, explanation: Any, samples: int, seed: int, com
         "no": "Noise that nobody sees makes another map of it.",
     }
     source = "Yeh 2019, 2 % noise; our own: at 1 the change is as large as the map"
-    return Finding("stable", answer, said[answer], value, _FAR, source)
+    return Finding("stable", answer, said[answer], value, _FAR, "change", source)
 
 
 def _complete(explainer: Explainer, explanation: Any, subject: Subject, common: Common) -> Finding:
@@ -347,7 +362,7 @@ def _complete(explainer: Explainer, explanation: Any, subject: Subject, common: 
         return Finding("complete", "not asked", "Not asked: the method does not claim to add up.")
     answer: Answer = "yes" if value <= _MISSED else "unclear" if value <= _ROUGH else "no"
     said = f"Its sum misses what it explains by {value:.1%}."
-    return Finding("complete", answer, said, value, _ROUGH, "Sundararajan 2017; our own: 5 % and 25 %")
+    return Finding("complete", answer, said, value, _ROUGH, "missed", "Sundararajan 2017; our own: 5 % and 25 %")
 
 
 def _alike(similarity: float) -> Literal["yes", "unclear", "no"]:

@@ -108,7 +108,7 @@ def random_logit(
     Args:
         explainer: of the network.
         explanation: an `Explanation` of classes, or maps ``(N, H, W)`` with ``images=``, ``target=`` and ``method=``.
-        others: how many other classes, drawn at random, each one time.
+        others: how many other classes, drawn at random, each one time; all where there are fewer.
         similarity: as for `mprt`.
         seed: of the classes, which are as far from each image's own.
         common: as for all metrics, see `Common`.
@@ -117,7 +117,7 @@ def random_logit(
         A `Score`; undefined where the target is no class.
 
     Raises:
-        InputError: nothing says how the maps were made, or there are not so many other classes.
+        InputError: nothing says how the maps were made.
 
     >>> import seewhy, torch
     >>> explainer = seewhy.Explainer(seewhy.testing.small_cnn())
@@ -133,8 +133,6 @@ def random_logit(
     def compute(chunk: Chunk) -> Found:
         if chunk.count < 2 or bool((chunk.classes < 0).all()):
             return {"values": torch.full((len(chunk.maps),), torch.nan)}
-        if count > chunk.count - 1:
-            raise InputError(f"others={count}, and of {chunk.count} classes {chunk.count - 1} are others.")
         away = 1 + torch.randperm(chunk.count - 1, generator=generator(seed))[:count]
         found = [alike(chunk.maps, _maps(subject, chunk, _moved(chunk, int(step)))) for step in away]
         undefined = chunk.classes.to(chunk.maps.device) < 0
