@@ -51,7 +51,7 @@ def test_every_example_is_run():
 @pytest.mark.sweep
 def test_the_readmes_code(tmp_path):
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    assert len(blocks) == 7
+    assert len(blocks) == 8
     (tmp_path / "readme.py").write_text("\n".join(blocks))
     done = subprocess.run([sys.executable, "readme.py"], cwd=tmp_path, capture_output=True, text=True, env=ONE_THREAD)
     assert done.returncode == 0, done.stderr

@@ -46,7 +46,7 @@ _SHARES = (0.1, 0.3)  # of the image, that go and come
 _CONFIDENCE = 0.95
 _COSTLY = "the method itself asks the model many times; check(..., thorough=True) does it."
 _ADDS_UP = ("kernel_shap",)  # which claim to, and leave it to us to measure
-_OURS = "our own: the maps of guided backprop stay above .9 with any weights, those of other methods below .75"
+_OURS = "our own, from what methods show on the sample network that fail (above .98) and that pass (below .6)"
 
 
 @dataclass(frozen=True)
