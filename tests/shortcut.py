@@ -26,9 +26,7 @@ def planted(images, labels):
 
 
 def block(channels_in, channels_out):
-    return nn.Sequential(
-        nn.Conv2d(channels_in, channels_out, 3, padding=1), nn.BatchNorm2d(channels_out), nn.ReLU()
-    )
+    return nn.Sequential(nn.Conv2d(channels_in, channels_out, 3, padding=1), nn.BatchNorm2d(channels_out), nn.ReLU())
 
 
 def train(images, labels, epochs=6):

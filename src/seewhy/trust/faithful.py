@@ -55,8 +55,8 @@ def deletion(
 
     >>> import seewhy, torch
     >>> explainer = seewhy.Explainer(seewhy.testing.small_cnn())
-    >>> found = explainer.explain(torch.rand(2, 3, 16, 16), target=1)
-    >>> deletion(explainer, found, step=32).curves["deletion"].shape
+    >>> found = explainer.explain(torch.rand(2, 3, 16, 16), "saliency", target=1)
+    >>> deletion(explainer, found, step=32, baseline="mean").curves["deletion"].shape
     (2, 9)
     """
     return _one_way("deletion", explainer, explanation, step, baseline, seed, common)
@@ -77,7 +77,8 @@ def insertion(
 
     >>> import seewhy, torch
     >>> explainer = seewhy.Explainer(seewhy.testing.small_cnn())
-    >>> insertion(explainer, explainer.explain(torch.rand(2, 3, 16, 16), target=1), step=32).higher_is_better
+    >>> found = explainer.explain(torch.rand(2, 3, 16, 16), "saliency", target=1)
+    >>> insertion(explainer, found, step=32).higher_is_better
     True
     """
     return _one_way("insertion", explainer, explanation, step, baseline, seed, common)
@@ -145,7 +146,7 @@ def road(
 
     >>> import seewhy, torch
     >>> explainer = seewhy.Explainer(seewhy.testing.small_cnn())
-    >>> sorted(road(explainer, explainer.explain(torch.rand(1, 3, 16, 16), target=1)).curves)
+    >>> sorted(road(explainer, explainer.explain(torch.rand(1, 3, 16, 16), "saliency", target=1)).curves)
     ['lerf', 'morf']
     """
     if order not in ("both", "morf", "lerf"):
@@ -215,7 +216,7 @@ def pixel_flipping(
 
     >>> import seewhy, torch
     >>> explainer = seewhy.Explainer(seewhy.testing.small_cnn())
-    >>> found = explainer.explain(torch.rand(1, 3, 18, 18), target=1)
+    >>> found = explainer.explain(torch.rand(1, 3, 18, 18), "saliency", target=1)
     >>> pixel_flipping(explainer, found, baseline="mean").curves["score"].shape
     (1, 5)
     """

@@ -40,7 +40,8 @@ def average_drop(
 
     >>> import seewhy, torch
     >>> explainer = seewhy.Explainer(seewhy.testing.small_cnn())
-    >>> len(average_drop(explainer, explainer.explain(torch.rand(2, 3, 16, 16), target=1)))
+    >>> found = explainer.explain(torch.rand(2, 3, 16, 16), "saliency", target=1)
+    >>> len(average_drop(explainer, found, baseline="mean"))
     2
     """
     subject, found = _before_and_after(explainer, explanation, baseline, common)
@@ -57,7 +58,8 @@ def average_increase(
 
     >>> import seewhy, torch
     >>> explainer = seewhy.Explainer(seewhy.testing.small_cnn())
-    >>> average_increase(explainer, explainer.explain(torch.rand(2, 3, 16, 16), target=1)).higher_is_better
+    >>> found = explainer.explain(torch.rand(2, 3, 16, 16), "saliency", target=1)
+    >>> average_increase(explainer, found, baseline="mean").higher_is_better
     True
     """
     subject, found = _before_and_after(explainer, explanation, baseline, common)
@@ -76,7 +78,8 @@ def adcc(explainer: Explainer, explanation: Any, *, baseline: Baseline = "black"
 
     >>> import seewhy, torch
     >>> explainer = seewhy.Explainer(seewhy.testing.small_cnn())
-    >>> sorted(adcc(explainer, explainer.explain(torch.rand(1, 3, 16, 16), target=1)).numbers)
+    >>> found = explainer.explain(torch.rand(1, 3, 16, 16), "saliency", target=1)
+    >>> sorted(adcc(explainer, found, baseline="mean").numbers)
     ['average_drop', 'coherency', 'complexity']
     """
     check_baseline(baseline)

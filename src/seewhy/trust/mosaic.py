@@ -52,7 +52,7 @@ def grid_pointing(
 
     >>> import seewhy, torch
     >>> explainer = seewhy.Explainer(seewhy.testing.small_cnn())
-    >>> found = explainer.explain(torch.rand(4, 3, 16, 16), target=[0, 1, 2, 3])
+    >>> found = explainer.explain(torch.rand(4, 3, 16, 16), "saliency", target=[0, 1, 2, 3])
     >>> grid_pointing(explainer, found).numbers["cell"].shape
     (4,)
     """

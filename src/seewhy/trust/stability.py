@@ -46,7 +46,7 @@ def max_sensitivity(
 
     >>> import seewhy, torch
     >>> explainer = seewhy.Explainer(seewhy.testing.small_cnn())
-    >>> found = explainer.explain(torch.rand(1, 3, 16, 16), target=1)
+    >>> found = explainer.explain(torch.rand(1, 3, 16, 16), "saliency", target=1)
     >>> 0 < max_sensitivity(explainer, found, samples=3).mean < 1
     True
     """

@@ -58,7 +58,7 @@ def mufidelity(
     >>> import seewhy, torch
     >>> explainer = seewhy.Explainer(seewhy.testing.small_cnn())
     >>> found = explainer.explain(torch.rand(2, 3, 18, 18), "input_x_gradient", target=1)
-    >>> bool((abs(mufidelity(explainer, found, samples=20).values) <= 1).all())
+    >>> bool((abs(mufidelity(explainer, found, samples=20, baseline="mean").values) <= 1).all())
     True
     """
     check_baseline(baseline, seed)
@@ -133,8 +133,8 @@ def infidelity(
 
     >>> import seewhy, torch
     >>> explainer = seewhy.Explainer(seewhy.testing.small_cnn())
-    >>> found = explainer.explain(torch.rand(1, 3, 16, 16), "integrated_gradients", target=1)
-    >>> score = infidelity(explainer, found, samples=20)
+    >>> found = explainer.explain(torch.rand(1, 3, 16, 16), "input_x_gradient", target=1)
+    >>> score = infidelity(explainer, found, samples=20, baseline="mean")
     >>> bool(score.mean <= score.numbers["worst"][0])
     True
     """
@@ -204,7 +204,8 @@ def completeness(
 
     >>> import seewhy, torch
     >>> explainer = seewhy.Explainer(seewhy.testing.small_cnn())
-    >>> found = explainer.explain(torch.rand(1, 3, 16, 16), "integrated_gradients", target=1, steps=200)
+    >>> how = {"target": 1, "steps": 200, "baseline": "mean"}
+    >>> found = explainer.explain(torch.rand(1, 3, 16, 16), "integrated_gradients", **how)
     >>> completeness(explainer, found).mean < 0.05
     True
     """
