@@ -189,7 +189,7 @@ def completeness(
 ) -> Score:
     """Completeness (Sundararajan 2017, section 3): by how much the attributions' sum misses S(x) − S(baseline).
 
-    The value is that difference as a share of |S(x) − S(baseline)|; 0 is best. Gradients and class activation maps
+    The value is what is missed as a share of that difference; 0 is best. Gradients and class activation maps
     do not claim to add up, and are far from it.
 
     Args:
