@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from seewhy import Explainer, Explanation, Top, samples, trust
+from seewhy import Explainer, Explanation, Similarity, Top, samples, trust
 from seewhy.errors import InputError, InputTypeError, NonFiniteError, TargetError
 from seewhy.testing import small_cnn, unchanged
 
@@ -208,3 +208,23 @@ def test_activations_have_no_score_and_are_judged_by_a_target():
     named = trust.deletion(explainer, found, target=2, **FEW)
     plain = trust.deletion(explainer, found.maps, images=IMAGES, target=2, **FEW)
     np.testing.assert_allclose(named.values, plain.values, rtol=1e-6)
+
+
+def test_a_layer_that_nobody_named_is_chosen_before_weights_are_random():
+    explainer = Explainer(small_cnn())
+    found = explainer.explain(IMAGES, "hires_cam", target=1)
+    plain = {"images": IMAGES, "target": 1, "method": "hires_cam"}
+    expected = trust.mprt(explainer, found, steps=2).values
+    for named in ({}, {"layer": found.layer}):
+        values = trust.mprt(explainer, found.maps, steps=2, **plain, **named).values
+        np.testing.assert_allclose(values, expected, atol=1e-5)
+    assert explainer.explain(IMAGES, "hires_cam", target=1).layer == found.layer
+
+
+def test_likeness_to_another_image_can_be_judged():
+    explainer = Explainer(nn.Sequential(nn.Conv2d(3, 6, 3), nn.Softplus(), nn.AdaptiveAvgPool2d(1), nn.Flatten()))
+    target = Similarity(to=IMAGES[0] ** 2)
+    found = explainer.explain(IMAGES, "saliency", target=target)
+    plain = trust.deletion(explainer, found.maps, images=IMAGES, target=target, **FEW)
+    np.testing.assert_allclose(plain.values, trust.deletion(explainer, found, **FEW).values, rtol=1e-5)
+    np.testing.assert_allclose(plain.curves["deletion"][:, 0], found.scores, rtol=1e-4)

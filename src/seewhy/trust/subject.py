@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
@@ -28,7 +29,7 @@ from ..layouts import first_convolution
 from ..methods import Method
 from ..methods.make import make_methods
 from ..origin import Origin
-from ..scoring import find_pairs
+from ..scoring import find_pairs, with_embeddings
 from ..targets import Class, Probability, Target
 
 if TYPE_CHECKING:
@@ -173,11 +174,18 @@ class Subject:
         found: list[Found] = []
         memory: dict[Any, Any] = {}
         with borrowed(self._explainer._inner):
+            embed = partial(self._explainer._embedding, self._inputs.part(0, 1, self._count))
+            self._targets = with_embeddings(self._targets, embed)
             for start, stop in chunks(len(self), self._batch_size):
                 with torch.no_grad():
                     found.append(compute(self._chunk(start, stop, memory)))
         names = found[0].keys()
         return {name: torch.cat([part[name].detach().float().cpu() for part in found]).numpy() for name in names}
+
+    @property
+    def _count(self) -> int:
+        """How many images there are."""
+        return len(self._images) if self._images else len(self)
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -212,10 +220,12 @@ class Subject:
 
     def _chunk(self, start: int, stop: int, memory: dict[Any, Any]) -> Chunk:
         batch = self._explainer._placed(self._load(start, stop))
-        images = len(self._images) if self._images else len(self)
-        inputs = self._inputs.picked(self._index[start:stop].tolist(), images)
-        targets = self._targets[start:stop]
-        scoring = self._explainer._scoring(targets, start)
+        inputs = self._inputs.picked(self._index[start:stop].tolist(), self._count)
+        scoring = self._explainer._scoring(self._targets[start:stop], start)
+        if self._method and self._method.needs.layer and not self._layers:  # chosen before anything is changed
+            with torch.enable_grad():
+                chosen = self._explainer._measure([self._method], None, batch, scoring, inputs, self._batch_size, {})
+            self._layers = tuple(layer.label for layer in chosen.layers)
         measured = self._explainer._measure([Asking()], None, batch, scoring, inputs, self._batch_size, memory)
         self._check_scores(measured, start)
         held = measured.scoring.held(measured.selected, tuple(batch.shape[2:])).targets if measured.selected else []
@@ -301,14 +311,13 @@ class Subject:
             return origin.targets
         if given is None and self.explanation is not None and (self.explanation.targets >= 0).all():
             return [Class(int(index)) for index in self.explanation.targets]
-        images = len(self._images) if self._images else len(self)
         about = self._explainer._about
         if self.explanation is not None:
             return find_pairs(given, len(self), about)[0]
-        targets, each = find_pairs(given, images, about)
-        if images * each != len(self):
-            raise InputError(f"{len(self)} maps of {images} images with {each} target{'s' * (each != 1)} each: give a "
-                             "map for each pair of image and target.")  # fmt: skip
+        targets, each = find_pairs(given, self._count, about)
+        if self._count * each != len(self):
+            raise InputError(f"{len(self)} maps of {self._count} images with {each} target{'s' * (each != 1)} each: "
+                             "give a map for each pair of image and target.")  # fmt: skip
         return targets
 
     def _check_pictures(self, pictures: NDArray[np.uint8], start: int) -> None:
@@ -321,7 +330,7 @@ class Subject:
 
     def _check_scores(self, measured: Measured, start: int) -> None:
         """Refuse to judge maps of another network, or of other weights."""
-        if self.explanation is None or measured.selected is None or self._targets is None:
+        if self.explanation is None or measured.selected is None:
             return
         now = measured.selected.scores.double().cpu().numpy()
         before = self.explanation.scores[start : start + len(now)].astype(np.float64)
@@ -367,12 +376,15 @@ def _find_method(
     given, layer = common.get("method"), common.get("layer")
     layers = () if layer is None else tuple(layer) if isinstance(layer, list | tuple) else (layer,)
     if given is not None:
-        return make_methods(given, {})[0], layers
-    if origin and origin.method:
-        return origin.method, layers or origin.layers
-    if explanation is None:
+        method = make_methods(given, {})[0]
+        known = layers or (origin.layers if origin else ())
+    elif origin and origin.method:
+        method, known = origin.method, layers or origin.layers
+    elif explanation is None or (method := _remembered(explanation)) is None:  # type: ignore[assignment]
         return None, ()
-    return _remembered(explanation), layers or (() if explanation.layer is None else (explanation.layer,))
+    else:
+        known = layers or (() if explanation.layer is None else (explanation.layer,))
+    return method, known if method.needs.layer else ()
 
 
 def _remembered(explanation: Explanation) -> Method | None:
