@@ -52,7 +52,8 @@ def test_ranks_go_by_the_direction():
     )  # fmt: skip
     np.testing.assert_allclose(found.means, [[0.3, 0.3], [0.1, 0.1], [0.3, np.nan]], rtol=1e-6)
     np.testing.assert_array_equal(found.ranks, [[2, 1], [1, 2], [2, np.nan]])
-    assert list(found.table.columns) == ["low", "high", "cost"]
+    assert list(found.table.columns) == ["low", "low rank ↓", "high", "high rank ↑", "cost"]
+    assert found.table["high rank ↑"].tolist()[:2] == [1, 2]
     assert found.table.loc["b", "cost"] == 2
 
 

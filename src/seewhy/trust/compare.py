@@ -68,15 +68,19 @@ class Comparison(Result):
 
     @property
     def table(self) -> Any:
-        """The means as a pandas DataFrame, a row for each method and a column for each metric, and the cost.
+        """A pandas DataFrame, a row for each method: for each metric its mean, and the rank beside it, whose arrow says
+        whether higher or lower is better; last the cost, in forward passes.
 
         Raises:
             MissingDependencyError: pandas is not installed.
         """
         pandas = library("pandas", _INSTALL)
-        found = pandas.DataFrame(self.means, index=list(self.methods), columns=list(self.metrics))
-        found["cost"] = self.cost
-        return found.rename_axis("method")
+        columns: dict[str, Any] = {}
+        for number, name in enumerate(self.metrics):
+            arrow = "↑" if self.higher_is_better[number] else "↓"
+            columns |= {name: self.means[:, number], f"{name} rank {arrow}": self.ranks[:, number]}
+        columns["cost"] = self.cost
+        return pandas.DataFrame(columns, index=pandas.Index(self.methods, name="method"))
 
     def __repr__(self) -> str:
         return f"Comparison({len(self.methods)} methods, {len(self.metrics)} metrics, {self.values.shape[2]:,} images)"
@@ -138,8 +142,8 @@ def compare(
     >>> import seewhy, torch
     >>> explainer, images = seewhy.Explainer(seewhy.testing.small_cnn()), torch.rand(4, 3, 16, 16)
     >>> found = compare(explainer, images, ["saliency", "grad_cam"], ["sparseness", "random_logit"], target=1)
-    >>> found.table.shape
-    (2, 3)
+    >>> list(found.table)
+    ['sparseness', 'sparseness rank ↑', 'random_logit', 'random_logit rank ↓', 'cost']
     """
     check_explainer(explainer)
     made, judges = _methods(methods, options), _metrics(metrics)
