@@ -246,7 +246,7 @@ def pixel_flipping(
 def pooled(maps: Tensor, side: int) -> Tensor:
     """The mean over regions of so many pixels a side; those at the end may be smaller."""
     pool = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}[maps.dim() - 1]
-    found: Tensor = pool(maps[:, None], side, ceil_mode=True, count_include_pad=False)[:, 0]
+    found: Tensor = pool(maps[:, None], side, ceil_mode=True)[:, 0]
     return found
 
 
