@@ -1,4 +1,4 @@
-"""The command line: ``seewhy explain``, ``inside``, ``evaluate``, ``run``, ``layers`` and ``methods``."""
+"""The command line: ``seewhy explain``, ``check``, ``inside``, ``evaluate``, ``run``, ``layers`` and ``methods``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import cli_datasets, cli_inside
+from . import cli_check, cli_datasets, cli_inside
 from . import cli_options as options
 from ._version import __version__
 from .errors import InputError, SeewhyError
@@ -32,6 +32,7 @@ EXAMPLES = """examples:
   seewhy explain photos/ --model nets:build --weights trained.pth --class-names names.txt --out why/
   seewhy explain photos/ --out why/ --json why.json --arrays
   seewhy explain clip.mp4 --out why.mp4             a video, frame by frame
+  seewhy check dog.jpg --method saliency            what speaks for and against a map
   seewhy inside channels dog.jpg                    what its layers see; more with: seewhy inside --help
   seewhy evaluate photos/ --report report.html      judge it over a folder for each class
   seewhy run photos/ --to maps.zarr                 explain a whole folder into a store
@@ -88,6 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     explain.set_defaults(run=_explain)
     _add_explain(explain)
+    cli_check.add(commands)
     cli_inside.add(commands)
     cli_datasets.add(commands)
     layers = commands.add_parser(

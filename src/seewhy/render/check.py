@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -30,26 +29,12 @@ TITLE, QUESTION, SMALL = 10.5, 9.0, 8.0  # points of letters
 
 @dataclass(frozen=True)
 class Row:
-    """A question, its answer (``"yes"``, ``"unclear"``, ``"no"`` or ``"not asked"``), and the number behind it."""
+    """A question, its answer (``"yes"``, ``"unclear"``, ``"no"`` or ``"not asked"``), and the numbers behind it."""
 
     question: str
     answer: str
     sentence: str
-    value: float = math.nan
-    threshold: float = math.nan
-    what: str = ""
-
-    @property
-    def numbers(self) -> str:
-        """The number, and the threshold where there is one.
-
-        >>> Row("Stable?", "yes", "It is.", 0.25, 1.0, "change").numbers
-        'change 0.25, limit 1'
-        """
-        if math.isnan(self.value):
-            return ""
-        limit = "" if math.isnan(self.threshold) else f", limit {self.threshold:.2g}"
-        return f"{self.what} {self.value:.2g}{limit}".strip().replace("-", "−")
+    numbers: str = ""
 
 
 def size_of(rows: int) -> tuple[float, float]:

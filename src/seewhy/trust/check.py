@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, Unpack
 
@@ -13,11 +15,12 @@ import torch
 from torch import Tensor
 
 from ..engine.record import Needs
-from ..errors import InputTypeError, NonFiniteError, UnknownNameError, close_matches
+from ..errors import InputError, InputTypeError, NonFiniteError, UnknownNameError, close_matches
 from ..explanation import Explanation
 from ..methods import Method
 from ..methods.baselines import check_seed, generator, make_baseline
 from ..render import figure
+from ..result import WIDEST
 from .order import ranks, replaced
 from .randomise import learned
 from .sanity import mprt, random_logit
@@ -78,6 +81,18 @@ class Finding:
         """What was asked."""
         return QUESTIONS[self.name]
 
+    @property
+    def measured(self) -> str:
+        """The number and the threshold in words, where there are any.
+
+        >>> Finding("stable", "yes", "It is.", 0.25, 1.0, "change").measured
+        'change 0.25, limit 1'
+        """
+        if math.isnan(self.value):
+            return ""
+        limit = "" if math.isnan(self.threshold) else f", limit {self.threshold:.2g}"
+        return f"{self.what} {self.value:.2g}{limit}".replace("-", "−")
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Check:
@@ -122,8 +137,11 @@ class Check:
 
     def __str__(self) -> str:
         marks = {"yes": "+", "no": "-", "unclear": "~", "not asked": " "}
-        lines = [f"{marks[one.answer]} {one.question} {one.sentence}" for one in self.findings]
-        return "\n".join([f"{self._name()}: {self.verdict}", *lines])
+        lines = [f"{self._name()}: {self.verdict}"]
+        for one in self.findings:
+            measured = f" ({one.measured})" if one.measured else ""
+            lines.append(f"{marks[one.answer]} {one.question} {one.sentence}{measured}")
+        return "\n".join(lines)
 
     def __repr__(self) -> str:
         answers = ", ".join(f"{one.name}={one.answer}" for one in self.findings)
@@ -144,19 +162,27 @@ class Check:
     def _draw(self, ax: Axes) -> Axes:
         from ..render import check as drawing
 
-        rows = [
-            drawing.Row(one.question, one.answer, one.sentence, one.value, one.threshold, one.what)
-            for one in self.findings
-        ]
+        rows = [drawing.Row(one.question, one.answer, one.sentence, one.measured) for one in self.findings]
         drawing.draw(ax, self.explanation[:4].image(), f"{self._name()}: {self.verdict}", rows)
         return ax
 
-    def _repr_png_(self) -> bytes | None:
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the panel as a picture; parent folders are made. Another suffix than `.png` is an InputError."""
+        file = Path(path)
+        if file.suffix.lower() != ".png":
+            raise InputError(f"A check is saved as a picture, as in 'check.png', not {str(path)!r}.")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(self._png())
+
+    def _png(self, widest: int = figure.LONGEST) -> bytes:
         from ..render import check as drawing
 
+        page = figure.new(drawing.size_of(len(self)), shown=False)
+        return figure.png(self._draw(page.add_axes(drawing.PLACE)), widest=widest)
+
+    def _repr_png_(self) -> bytes | None:
         try:
-            page = figure.new(drawing.size_of(len(self)), shown=False)
-            return figure.png(self._draw(page.add_axes(drawing.PLACE)), widest=1200)
+            return self._png(WIDEST)
         except Exception:  # a notebook falls back on the text form
             return None
 
