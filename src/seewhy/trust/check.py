@@ -22,7 +22,6 @@ from ..methods.baselines import check_seed, generator, make_baseline
 from ..render import figure
 from ..result import WIDEST
 from .order import ranks, replaced
-from .randomise import learned
 from .sanity import mprt, random_logit
 from .stability import max_sensitivity
 from .subject import Chunk, Common, Found, Subject
@@ -340,7 +339,7 @@ def _target(explainer: Explainer, explanation: Any, others: int, seed: int, comm
 def _weights(
     explainer: Explainer, explanation: Any, subject: Subject, thorough: bool, seed: int, common: Common
 ) -> Finding:
-    names = learned(subject.inner)[::-1]
+    names = subject.layers_used()
     if not names:
         return Finding("weights", "not asked", "Not asked: the model has no weights.")
     try:

@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from ..methods.baselines import generator
 
 
-def learned(model: nn.Module) -> list[str]:
-    """The names of the modules that have weights of their own, the first in the model first; each weight once."""
+def learned(model: nn.Module) -> dict[str, set[nn.Parameter]]:
+    """The modules that have weights of their own, by name, in the order of the model; each weight once."""
     seen: set[nn.Parameter] = set()
-    found = []
+    found = {}
     for name, module in model.named_modules():
-        own = {p for p in module._parameters.values() if p is not None and _random(p)} - seen
-        found += [name] if own else []
+        if own := {p for p in module._parameters.values() if p is not None and _random(p)} - seen:
+            found[name] = own
         seen |= own
     return found
 

@@ -45,8 +45,8 @@ def mprt(
         explainer: of the network.
         explanation: an `Explanation`, or maps ``(N, H, W)`` with ``images=``, ``target=`` and ``method=``.
         order: ``"cascading"``: all layers from the top down to each; ``"independent"``: each layer alone.
-        layers: the names of modules with weights, the top one first; None: all, in the reverse of their order in the
-            model. ``[name]`` looks at one.
+        layers: the names of modules with weights, the top one first; None: all that the score depends on, the last to
+            be used first. ``[name]`` looks at one.
         steps: how many states are looked at, evenly spaced, the top layer and the last one among them.
         similarity: ``"spearman"`` or ``"pearson"`` correlation, or ``"ssim"`` of the maps stretched to 0..1. A map that
             has become the same everywhere is like none (0).
@@ -73,7 +73,9 @@ def mprt(
         raise InputError(f"order is 'cascading' or 'independent', not {order!r}.")
     subject = Subject(explainer, explanation, **common)
     _ = subject.method  # refused before anything is computed
-    names = _top_down(subject.inner, layers)
+    names = subject.layers_used() if layers is None else _known(subject.inner, layers)
+    if not names:
+        raise InputError("The model has no weights: nothing of it can be made random.")
     at = np.unique(np.linspace(0, len(names) - 1, min(whole(steps, "steps"), len(names))).round().astype(int))
 
     def compute(chunk: Chunk) -> Found:
@@ -153,13 +155,9 @@ def _maps(subject: Subject, chunk: Chunk, targets: Sequence[Target] | None = Non
     return torch.from_numpy(subject.again(chunk, chunk.record.input, targets).maps.copy()).to(chunk.maps)
 
 
-def _top_down(model: torch.nn.Module, layers: Sequence[str] | None) -> list[str]:
-    """The names of the layers whose weights are to be random, the top one first."""
-    known = learned(model)
-    if not known:
-        raise InputError("The model has no weights: nothing of it can be made random.")
-    if layers is None:
-        return known[::-1]
+def _known(model: torch.nn.Module, layers: Sequence[str]) -> list[str]:
+    """The names that the user gave, each of a module with weights."""
+    known = list(learned(model))
     names = [layers] if isinstance(layers, str) else list(layers)
     for name in names:
         if name not in known:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypedDict
@@ -19,6 +20,7 @@ from ..engine.borrow import borrowed
 from ..engine.inputs import ModelInputs, make_inputs
 from ..engine.passes import Measured
 from ..engine.record import Needs, Record
+from ..engine.uses import weights_behind
 from ..errors import InputError, InputTypeError, MethodError, NonFiniteError
 from ..explanation import Explanation
 from ..explanations import Explanations
@@ -29,8 +31,9 @@ from ..layouts import first_convolution
 from ..methods import Method
 from ..methods.make import make_methods
 from ..origin import Origin
-from ..scoring import find_pairs, with_embeddings
+from ..scoring import Scoring, find_pairs, with_embeddings
 from ..targets import Class, Probability, Target
+from .randomise import learned
 
 if TYPE_CHECKING:
     from ..explainer import Explainer
@@ -173,14 +176,30 @@ class Subject:
         """What `compute` gives for each chunk of the maps, tensors ``(n, ...)`` by name, put together."""
         found: list[Found] = []
         memory: dict[Any, Any] = {}
-        with borrowed(self._explainer._inner):
-            embed = partial(self._explainer._embedding, self._inputs.part(0, 1, self._count))
-            self._targets = with_embeddings(self._targets, embed)
+        with self._borrowed():
             for start, stop in chunks(len(self), self._batch_size):
                 with torch.no_grad():
                     found.append(compute(self._chunk(start, stop, memory)))
         names = found[0].keys()
         return {name: torch.cat([part[name].detach().float().cpu() for part in found]).numpy() for name in names}
+
+    def layers_used(self) -> list[str]:
+        """The names of the modules on whose weights the score of the first image depends, the last to be used first."""
+        known = learned(self.inner)
+        with self._borrowed():
+            batch, inputs, scoring = self._asked(0, 1)
+            last, whole = weights_behind(self.inner, batch, inputs, scoring)
+        used = {name: max(last.get(weight, -1) for weight in weights) for name, weights in known.items()}
+        order = sorted((time, place, name) for place, (name, time) in enumerate(used.items()) if time >= 0 or not whole)
+        return [name for _, _, name in order[::-1]]
+
+    @contextmanager
+    def _borrowed(self) -> Iterator[None]:
+        """Have the network, and what targets are compared with."""
+        with borrowed(self.inner):
+            embed = partial(self._explainer._embedding, self._inputs.part(0, 1, self._count))
+            self._targets = with_embeddings(self._targets, embed)
+            yield
 
     @property
     def _count(self) -> int:
@@ -218,10 +237,14 @@ class Subject:
         """The model's input ``(C, *sides)`` that a map is of."""
         return self._explainer._placed(self._load(row, row + 1))[0]
 
-    def _chunk(self, start: int, stop: int, memory: dict[Any, Any]) -> Chunk:
+    def _asked(self, start: int, stop: int) -> tuple[Tensor, ModelInputs, Scoring]:
+        """What the model gets for some of the maps, and how their targets' scores are read."""
         batch = self._explainer._placed(self._load(start, stop))
         inputs = self._inputs.picked(self._index[start:stop].tolist(), self._count)
-        scoring = self._explainer._scoring(self._targets[start:stop], start)
+        return batch, inputs, self._explainer._scoring(self._targets[start:stop], start)
+
+    def _chunk(self, start: int, stop: int, memory: dict[Any, Any]) -> Chunk:
+        batch, inputs, scoring = self._asked(start, stop)
         if self._method and self._method.needs.layer and not self._layers:  # chosen before anything is changed
             with torch.enable_grad():
                 chosen = self._explainer._measure([self._method], None, batch, scoring, inputs, self._batch_size, {})
