@@ -15,7 +15,6 @@ from torch import Tensor
 
 from ..arguments import chunks
 from ..collect import Collector
-from ..colours import colours
 from ..engine.borrow import borrowed
 from ..engine.inputs import ModelInputs, make_inputs
 from ..engine.passes import Measured
@@ -24,23 +23,21 @@ from ..engine.uses import weights_behind
 from ..errors import InputError, InputTypeError, MethodError, NonFiniteError
 from ..explanation import Explanation
 from ..explanations import Explanations
-from ..images import Images, gather
 from ..inside.asked import check_explainer
 from ..layers import find_layers
-from ..layouts import first_convolution
 from ..methods import Method
 from ..methods.make import make_methods
 from ..origin import Origin
 from ..scoring import Scoring, find_pairs, with_embeddings
 from ..targets import Class, Probability, Target
 from .randomise import learned
+from .shown import find_shown
 
 if TYPE_CHECKING:
     from ..explainer import Explainer
 
 Found = Mapping[str, Tensor]
 _APART = 0.05  # of the score (at least of 1), by which half precision and other batches may differ
-_WITHOUT = "model is asked about images, and there are none: give images= (and target=) beside plain maps."
 
 
 class Common(TypedDict, total=False):
@@ -136,8 +133,7 @@ class Subject:
         self._method, self._layers = _find_method(self.explanation, common, origin)
         if blind:
             return
-        self._index = np.arange(len(self.maps)) if self.explanation is None else self.explanation.image_index
-        self._images, self._pictures = self._find_images(common.get("images"), origin)
+        self._shown = find_shown(explainer, self.maps, self.explanation, common.get("images"))
         self._inputs = self._find_inputs(common, origin)
         self._targets = self._find_targets(common.get("target"), origin)
 
@@ -197,14 +193,9 @@ class Subject:
     def _borrowed(self) -> Iterator[None]:
         """Have the network, and what targets are compared with."""
         with borrowed(self.inner):
-            embed = partial(self._explainer._embedding, self._inputs.part(0, 1, self._count))
+            embed = partial(self._explainer._embedding, self._inputs.part(0, 1, self._shown.count))
             self._targets = with_embeddings(self._targets, embed)
             yield
-
-    @property
-    def _count(self) -> int:
-        """How many images there are."""
-        return len(self._images) if self._images else len(self)
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -235,12 +226,12 @@ class Subject:
 
     def image(self, row: int) -> Tensor:
         """The model's input ``(C, *sides)`` that a map is of."""
-        return self._explainer._placed(self._load(row, row + 1))[0]
+        return self._shown.load(row, row + 1)[0]
 
     def _asked(self, start: int, stop: int) -> tuple[Tensor, ModelInputs, Scoring]:
         """What the model gets for some of the maps, and how their targets' scores are read."""
-        batch = self._explainer._placed(self._load(start, stop))
-        inputs = self._inputs.picked(self._index[start:stop].tolist(), self._count)
+        batch = self._shown.load(start, stop)
+        inputs = self._inputs.picked(self._shown.index[start:stop].tolist(), self._shown.count)
         return batch, inputs, self._explainer._scoring(self._targets[start:stop], start)
 
     def _chunk(self, start: int, stop: int, memory: dict[Any, Any]) -> Chunk:
@@ -273,57 +264,6 @@ class Subject:
             return maps[:, None]
         return torch.from_numpy(np.array(values[start : start + len(batch)])).to(batch.device)
 
-    def _load(self, start: int, stop: int) -> Tensor:
-        index = self._index[start:stop].tolist()
-        if self._images is None:
-            return self._from_pictures(start, stop)
-        seen = self.explanation is not None
-        how = self._explainer._preprocessing
-        loaded = {i: self._images.load(i, i + 1, how, seen=seen) for i in dict.fromkeys(index)}
-        if seen:
-            self._check_pictures(np.concatenate([loaded[i][1] for i in index]), start)
-        return torch.cat([loaded[i][0] for i in index])
-
-    def _from_pictures(self, start: int, stop: int) -> Tensor:
-        """What the model saw, as its input: to half a level of 255 what it was."""
-        pictures = torch.from_numpy(np.array(self._pictures[start:stop])).movedim(-1, 1).float() / 255
-        first = first_convolution(self._explainer._inner)
-        found = colours(self._explainer._preprocessing, first.in_channels if first else 3) if self._sides == 2 else None
-        if found is None:
-            raise InputError(
-                "This explanation does not have its images with it, as it comes from a file or another process, and "
-                "what the transform does cannot be told from its pictures: give images=."
-            )
-        weights, offset = found
-        if weights.shape[1] == 1:
-            pictures = pictures[:, :1]
-        return torch.einsum("cd,ndhw->nchw", weights, pictures) + offset.view(-1, 1, 1)
-
-    def _find_images(self, given: Any, origin: Origin | None) -> tuple[Images | None, NDArray[np.uint8]]:
-        none = np.zeros(0, np.uint8)
-        if given is not None:
-            images = gather(given, self._sides)
-            if self.explanation is None:
-                each, rest = divmod(len(self.maps), len(images))
-                if rest:
-                    raise InputError(f"{len(self.maps)} maps and {len(images)} images: give as many, or several maps "
-                                     "of each.")  # fmt: skip
-                self._index = self._index // each
-            elif len(images) <= (last := int(self._index.max())):
-                raise InputError(f"The explanation is of image {last}, and {len(images)} are given: give all that were "
-                                 "explained.")  # fmt: skip
-            return images, none
-        if origin:
-            return origin.images, none
-        if self.explanation is None:
-            raise InputError(f"The {_WITHOUT}")
-        sources = self.explanation.sources
-        if sources and all(sources):
-            rows = {int(i): source for i, source in zip(self._index, sources, strict=True)}
-            self._index = np.array([list(rows).index(int(i)) for i in self._index])
-            return gather(list(rows.values()), self._sides), none
-        return None, self.explanation.images
-
     def _find_inputs(self, common: Mapping[str, Any], origin: Origin | None) -> ModelInputs:
         if origin and not (common.get("model_args") or common.get("model_kwargs")):
             return origin.inputs
@@ -337,19 +277,12 @@ class Subject:
         about = self._explainer._about
         if self.explanation is not None:
             return find_pairs(given, len(self), about)[0]
-        targets, each = find_pairs(given, self._count, about)
-        if self._count * each != len(self):
-            raise InputError(f"{len(self)} maps of {self._count} images with {each} target{'s' * (each != 1)} each: "
+        count = self._shown.count
+        targets, each = find_pairs(given, count, about)
+        if count * each != len(self):
+            raise InputError(f"{len(self)} maps of {count} images with {each} target{'s' * (each != 1)} each: "
                              "give a map for each pair of image and target.")  # fmt: skip
         return targets
-
-    def _check_pictures(self, pictures: NDArray[np.uint8], start: int) -> None:
-        before = self.explanation.images[start : start + len(pictures)]  # type: ignore[union-attr]
-        if before.shape != pictures.shape or not np.array_equal(before, pictures):
-            raise InputError(
-                "The images are not those that were explained: what the model would see now differs from what it saw. "
-                "They were changed since, or the transform gives something else each time; explain them again."
-            )
 
     def _check_scores(self, measured: Measured, start: int) -> None:
         """Refuse to judge maps of another network, or of other weights."""
