@@ -14,7 +14,8 @@ from seewhy.errors import InputError, InputTypeError, UnknownNameError
 from seewhy.render.check import MARKS
 from seewhy.testing import small_cnn, unchanged
 from seewhy.trust import Check
-from seewhy.trust.check import QUESTIONS, _moved, _student
+from seewhy.trust.check import _moved, _student
+from seewhy.trust.finding import QUESTIONS
 
 IMAGES = torch.rand(2, 3, 24, 32, generator=torch.Generator().manual_seed(1))
 

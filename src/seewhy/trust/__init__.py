@@ -6,9 +6,9 @@ number for each map. The network comes back as it was, and no result depends on 
 
 from __future__ import annotations
 
-from .check import Check, Finding
 from .compare import Comparison, compare
 from .faithful import deletion, insertion, pixel_flipping, road
+from .finding import Check, Finding
 from .localisation import energy_in_mask, mass_accuracy, pointing_game, rank_accuracy
 from .masked import adcc, average_drop, average_increase
 from .mosaic import grid_pointing
