@@ -7,10 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from seewhy.errors import ImageFileError, ImageFolderError, ImageNotFoundError, InputError, InputTypeError
+from seewhy.images import gather
 from seewhy.photos import read
+from seewhy.preprocessing import resolve_preprocessing
 
 
 def _photo(height: int, width: int) -> np.ndarray:
@@ -79,3 +82,11 @@ def test_an_import_of_it_needs_no_torch() -> None:
 
     code = "import sys, seewhy.photos; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_a_file_that_went_meanwhile_is_told(tmp_path: Path) -> None:
+    Image.fromarray(_photo(8, 8)).save(tmp_path / "photo.png")
+    images = gather([str(tmp_path / "photo.png")])
+    (tmp_path / "photo.png").unlink()
+    with pytest.raises(ImageNotFoundError, match="There is no file"):
+        images.load(0, 1, resolve_preprocessing(torch.nn.Identity(), None), seen=False)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import operator
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from numbers import Real
 from typing import Any
 
 import torch
@@ -50,6 +51,13 @@ def chunks(count: int, batch_size: int | None) -> Iterator[tuple[int, int]]:
     """The start and stop of each chunk of `count` images."""
     step = BATCH_SIZE if batch_size is None else whole(batch_size, "batch_size")
     return ((start, min(start + step, count)) for start in range(0, count, step))
+
+
+def real(number: Any, name: str, what: str, fits: Callable[[float], bool]) -> float:
+    """`number` as a float that fits; `name` and `what` it is are what messages call it."""
+    if not isinstance(number, Real) or isinstance(number, bool) or not fits(float(number)):
+        raise InputError(f"{name} is {what}, not {number!r}.")
+    return float(number)
 
 
 def whole(number: Any, name: str) -> int:

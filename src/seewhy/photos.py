@@ -105,6 +105,7 @@ def open_file(path: str) -> PIL.Image.Image:
     except (Warning, MemoryError):
         raise
     except Exception as error:  # what Pillow's many readers raise on broken files is not documented
+        check_path(path)  # it may have gone since it was named
         reason = "the file is empty" if not Path(path).stat().st_size else str(error)
         raise ImageFileError(f"{path!r} cannot be read as an image: {reason}.") from error
 

@@ -149,6 +149,10 @@ class Builtin(Target):
         index = self._in_range(cls, outputs.shape[1])
         return outputs.detach().argmax(1).cpu() if index is None else torch.full((len(outputs),), index)
 
+    def of(self, cls: int) -> Target:
+        """The same asked of a class; itself where it is of none."""
+        return self._with(cls=cls) if hasattr(self, "cls") else self
+
 
 @dataclass(frozen=True)
 class Class(Builtin):
@@ -196,7 +200,11 @@ class Ranked(Class):
 
     def held(self, outputs: Tensor) -> Target:
         """That class, whatever its place."""
-        return Class()._with(_about=self._about, cls=int(self.classes(outputs)[0]))
+        return self.of(int(self.classes(outputs)[0]))
+
+    def of(self, cls: int) -> Target:
+        """A class, whatever its place."""
+        return Class()._with(_about=self._about, cls=cls)
 
 
 @dataclass(frozen=True)

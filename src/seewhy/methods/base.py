@@ -67,6 +67,7 @@ class Method:
         return upsample(values if values.dim() == len(size) + 1 else values.abs().amax(1), size)
 
 
+_ROUNDING = 1e-6  # of the sum of magnitudes
 _LINEAR = {1: "linear", 2: "bilinear", 3: "trilinear"}  # by the number of sides
 
 
@@ -95,6 +96,13 @@ def stretched(maps: Tensor) -> Tensor:
     flat = maps.flatten(1)
     low, high = (t.view(-1, *(1 for _ in maps.shape[1:])) for t in (flat.amin(1), flat.amax(1)))
     return torch.where(high > low, (maps - low) / (high - low), 0)
+
+
+def missed(values: Tensor, whole: Tensor) -> Tensor:
+    """By how much the sums of values ``(n, ...)`` miss what they should add up to ``(n,)``, as a share of that."""
+    values = values.double().flatten(1)
+    missing = (values.sum(1) - whole).abs()
+    return torch.where(missing <= _ROUNDING * values.abs().sum(1), 0, missing / whole.abs())
 
 
 def as_tuple(names: str | Sequence[str]) -> tuple[str, ...]:

@@ -59,6 +59,11 @@ def generator(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(operator.index(seed) % 2**63)
 
 
+def numbered(seed: int, number: int) -> torch.Generator:
+    """Of the draws of one number among those of a seed; no two seeds share any."""
+    return generator(operator.index(seed) * 1_000_003 + number)
+
+
 def make_baseline(baseline: Baseline, record: Record, seed: int = 0) -> Tensor:
     """The baseline of each image of a record, ``(n, C, *sides)``, as the model takes it.
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..engine.record import Bias, Needs, Record
 from ..errors import InputError, ModelError, close_matches
-from .base import cut, stretched, upsample
+from .base import cut, missed, stretched, upsample
 from .gradient import GradientMethod
 from .registry import register
 
@@ -80,10 +80,7 @@ class FullGrad(GradientMethod):
         """How far input and biases are from adding up to the score."""
         scores = record.scores.double()
         parts = torch.stack([brought.flatten(1).sum(1), *(bias.share for bias in record.biases)])
-        missing = (scores - parts.sum(0)).abs()
-        rounding = 1e-6 * parts.abs().sum(0)
-        error = torch.where(missing <= rounding, 0, missing / scores.abs())
-        record.measures["completeness_error"] = error
+        record.measures["completeness_error"] = error = missed(parts.T, scores)
         if float(error.max()) > _INCOMPLETE:
             record.warnings.append(
                 f"FullGrad: input and biases miss the score by more than {_INCOMPLETE:.0%} of it for some image, by "

@@ -15,7 +15,7 @@ from ..engine.record import LayerRecord, Needs
 from ..engine.rules import BackwardRule
 from ..errors import InputError, TargetError
 from .base import as_tuple, cut, upsample, weighted_sum
-from .baselines import check_seed, generator
+from .baselines import check_seed, numbered
 from .fusing import Fusing
 from .gradient import GradientMethod
 from .registry import register
@@ -240,7 +240,7 @@ class SmoothGradCAMPlusPlus(GradientCAM):
 
     def _draw(self, number: int, x: Tensor) -> Tensor:
         """The noise of one sample, which depends on nothing but its number and the seed."""
-        return torch.randn(x.shape[1:], generator=generator(int(self.seed) * 1_000_003 + number))
+        return torch.randn(x.shape[1:], generator=numbered(self.seed, number))
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ from torch import Tensor
 from ..arguments import whole
 from ..engine.record import Needs, Record
 from ..errors import InputError
-from .baselines import Baseline, blurred, check_baseline, check_seed, generator, make_baseline
+from .base import missed
+from .baselines import Baseline, blurred, check_baseline, check_seed, make_baseline, numbered
 from .gradient import GradientMethod
 from .registry import register
 from .repeating import Repeating
@@ -60,10 +61,7 @@ class Path(Repeating, GradientMethod):
     def measure(self, record: Record, values: Tensor, start: Tensor) -> Tensor:
         """The values, and how far they are from adding up to the difference to the scores of the baseline `start`."""
         change = record.scores.double() - record.evaluations.scores(lambda rows, _: start[rows], 1)[:, 0]
-        missing = (values.double().flatten(1).sum(1) - change).abs()
-        rounding = 1e-6 * values.double().abs().flatten(1).sum(1)
-        error = torch.where(missing <= rounding, 0, missing / change.abs())
-        record.measures["completeness_error"] = error
+        record.measures["completeness_error"] = error = missed(values, change)
         if float(error.max()) > _INCOMPLETE and not self.libra:
             record.warnings.append(
                 f"{self.called} miss the difference of the scores by more than {_INCOMPLETE:.0%} of it for some "
@@ -369,7 +367,7 @@ class GradientShap(Repeating, GradientMethod):
 
     def _draw(self, number: int, x: Tensor) -> tuple[int, float, Tensor]:
         """Which baseline, how far from it, and the noise, of one sample: by its number and the seed alone."""
-        source = generator(int(self.seed) * 1_000_003 + number)
+        source = numbered(self.seed, number)
         which = int(torch.randint(len(self._baselines), (), generator=source))
         return which, float(torch.rand((), generator=source)), torch.randn(x.shape[1:], generator=source)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Real
@@ -15,7 +14,7 @@ from torch.nn import functional as F
 from ..arguments import whole
 from ..engine.record import Needs, Record
 from ..errors import InputError
-from .baselines import Baseline, check_baseline, generator, make_baseline, sides_of
+from .baselines import Baseline, check_baseline, make_baseline, numbered, sides_of
 from .registry import register
 from .repeating import Perturbing
 
@@ -110,7 +109,7 @@ class Rise(Perturbing):
 
     def _draw(self, number: int, count: int) -> Tensor:
         """What is drawn for one mask, which depends on nothing but its number and the seed."""
-        return torch.rand(count, generator=generator(operator.index(self.seed) * 1_000_003 + number))
+        return torch.rand(count, generator=numbered(self.seed, number))
 
 
 def _enlarged(shift: Tensor, cells: int, side: int) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from dataclasses import dataclass
 from functools import cached_property
 from numbers import Real
@@ -15,7 +14,7 @@ from ..arguments import whole
 from ..engine.record import Needs, Record
 from ..errors import InputError, InputTypeError
 from .base import Method
-from .baselines import check_seed, generator
+from .baselines import check_seed, numbered
 from .make import make_methods
 from .registry import register
 from .repeating import Repeating
@@ -88,7 +87,7 @@ class Noisy(Repeating):
 
     def _draw(self, number: int, x: Tensor) -> Tensor:
         """The noise of one sample, which depends on nothing but its number and the seed."""
-        return torch.randn(x.shape[1:], generator=generator(operator.index(self.seed) * 1_000_003 + number))
+        return torch.randn(x.shape[1:], generator=numbered(self.seed, number))
 
     def to_maps(self, values: Tensor, size: tuple[int, ...]) -> Tensor:
         """As the base method's."""

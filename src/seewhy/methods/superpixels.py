@@ -17,6 +17,7 @@ from torch import Tensor
 from ..arguments import whole
 from ..engine.record import Needs, Record
 from ..errors import InputError, InputTypeError, MissingDependencyError
+from .base import missed
 from .baselines import Baseline, check_baseline, generator, make_baseline
 from .registry import register
 from .repeating import Perturbing
@@ -82,6 +83,7 @@ class Segmenting(Perturbing):
         for row, count in enumerate(counts):
             shown = torch.cat([torch.ones(1, count, dtype=torch.bool), draws[count]]).numpy()
             values[row, :count] = torch.from_numpy(self.weigh(shown, scores[row, : len(shown)].numpy()))
+        self.measure(record, values, scores)
         return values.to(x.device).gather(1, labels.flatten(1)).view_as(labels).float()
 
     def draw(self, count: int) -> Tensor:
@@ -91,6 +93,9 @@ class Segmenting(Perturbing):
     def weigh(self, shown: NDArray[np.bool_], scores: NDArray[np.float64]) -> NDArray[np.float64]:
         """The weight of each segment from the scores of the image, which comes first, and of all samples."""
         raise NotImplementedError
+
+    def measure(self, record: Record, values: Tensor, scores: Tensor) -> None:
+        """Whatever is to be known of the segments' values ``(n, s)`` beside the scores of the image and all samples."""
 
     def _labels(self, x: Tensor) -> Tensor:
         """The segment of each pixel, from 0, int64 ``(n, *sides)``."""
@@ -159,10 +164,10 @@ class KernelSHAP(Segmenting):
 
     Lundberg, Lee 2017, "A Unified Approach to Interpreting Model Predictions", arXiv 1705.07874, theorem 2: least
     squares over coalitions of visible superpixels, weighted by the Shapley kernel. `.values` are ``(N, H, W)``, at each
-    pixel the value of its superpixel, signed; counted once for each superpixel they add up to S(image) − S(baseline)
-    exactly. Where `samples` allow for all coalitions, as they do up to 11 superpixels, the Shapley values are exact;
-    else pairs of a coalition and its complement are drawn as often as the kernel has it. It costs a forward pass for
-    each sample.
+    pixel the value of its superpixel, signed; counted once for each superpixel they add up to S(image) − S(baseline),
+    but for the rounding in ``measures["completeness_error"]``. Where `samples` allow for all coalitions, as they do up
+    to 11 superpixels, the Shapley values are exact; else pairs of a coalition and its complement are drawn as often as
+    the kernel has it. It costs a forward pass for each sample.
 
     Args:
         segments: about how many superpixels SLICO cuts each image into (Achanta 2012); or an array ``(H, W)`` of whole
@@ -206,6 +211,10 @@ class KernelSHAP(Segmenting):
             raise InputError(f"{self.samples} samples are too few for {count} superpixels: take at least samples="
                              f"{4 * count}, better several times as many, or fewer segments=.")  # fmt: skip
         return np.append(values, change - values.sum())
+
+    def measure(self, record: Record, values: Tensor, scores: Tensor) -> None:
+        """How far the superpixels' values, each counted once, are from adding up."""
+        record.measures["completeness_error"] = missed(values, scores[:, 0] - scores[:, 1])
 
     def _kernel(self, sizes: NDArray[np.int64], count: int) -> NDArray[np.float64]:
         """The Shapley kernel of coalitions of these sizes; 1 for those that were drawn by it."""
