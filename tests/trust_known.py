@@ -5,6 +5,8 @@ from contextlib import nullcontext
 import torch
 from torch import nn
 
+from seewhy import Method, Needs
+
 SIDE = 24
 REGION = torch.zeros(SIDE, SIDE, dtype=torch.bool)
 REGION[4:10, 12:18] = True
@@ -55,6 +57,15 @@ def bright(count=2, sides=(SIDE, SIDE)):
 
 ORACLE = REGION.float() + torch.rand(SIDE, SIDE, generator=torch.Generator().manual_seed(3)) / 10
 MASKS = REGION[None].numpy()
+
+
+class Blank(Method):
+    """Says nothing."""
+
+    needs = Needs(input_gradient="plain")
+
+    def compute(self, record):
+        return torch.zeros_like(record.input[:, 0])
 
 
 class Maps:

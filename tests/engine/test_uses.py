@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from seewhy import Explainer, trust
+from seewhy.methods import Occlusion
 from seewhy.testing import small_vit, unchanged
 
 IMAGES = torch.rand(2, 3, 16, 20, generator=torch.Generator().manual_seed(1))
@@ -57,8 +58,8 @@ def test_layers_are_gone_through_as_they_are_used(way):
 @pytest.mark.parametrize("way", ["checkpoint", "no grad"])
 def test_what_the_graph_hides_comes_last(way):
     explainer = explainer_of(Net(way))
-    maps = torch.rand(2, 16, 20)
-    given = {"images": IMAGES, "target": 1, "method": "occlusion"}
+    given = {"images": IMAGES, "target": 1, "method": Occlusion(window=4, stride=4, baseline="mean")}
+    maps = explainer.explain(IMAGES, given["method"], target=1).maps
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         labels = trust.mprt(explainer, maps, **given).labels
@@ -68,12 +69,8 @@ def test_what_the_graph_hides_comes_last(way):
 def test_parameters_of_blocks_and_of_the_model_itself_are_seen():
     explainer = Explainer(small_vit())
     labels = trust.mprt(explainer, explainer.explain(IMAGES[:, :, :16, :16], "saliency", target=1), steps=999).labels
-    with_weights = {
-        name
-        for name, m in explainer.model.named_modules()
-        if any(p.numel() > 1 for p in m._parameters.values() if p is not None)
-    }
-    assert set(labels) == with_weights
+    parameters = [(name, p) for name, m in explainer.model.named_modules() for p in m._parameters.values()]
+    assert set(labels) == {name for name, p in parameters if p is not None and p.dim() > 1}
     assert labels[0] == "head"
 
 

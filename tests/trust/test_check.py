@@ -7,12 +7,14 @@ import pytest
 import torch
 from scipy.stats import t as student
 from torch import nn
-from trust_known import MASKS, OneRegion, bright
+from trust_known import MASKS, REGION, Blank, OneRegion, bright
 
-from seewhy import Explainer, Method, Needs, samples
+from seewhy import Explainer, Method, Needs, SeewhyError, list_methods, samples
 from seewhy.errors import InputError, InputTypeError, UnknownNameError
+from seewhy.methods.make import options_of
+from seewhy.methods.registry import find_method
 from seewhy.render.check import MARKS
-from seewhy.testing import small_cnn, unchanged
+from seewhy.testing import small_cnn, small_vit, unchanged
 from seewhy.trust import Check
 from seewhy.trust.check import _moved, _student
 from seewhy.trust.finding import QUESTIONS
@@ -65,9 +67,9 @@ def test_every_finding_says_where_it_comes_from(checks):
 class Counted(nn.Module):
     """Counts the images that run forward, and the backward passes."""
 
-    def __init__(self):
+    def __init__(self, net):
         super().__init__()
-        self.net, self.forwards, self.backwards = small_cnn(), 0, 0
+        self.net, self.forwards, self.backwards = net, 0, 0
 
     def forward(self, images):
         self.forwards += len(images)
@@ -80,19 +82,32 @@ class Counted(nn.Module):
         self.backwards += len(gradient)
 
 
-@pytest.mark.parametrize("method", ["saliency", "grad_cam", "guided_grad_cam", "integrated_gradients", "occlusion"])
-def test_it_costs_at_most_50_forward_passes(method):
-    explainer = Explainer(Counted())
+FEW = {"steps": 4, "samples": 24, "masks": 8, "designs": 2, "segments": 4, "window": 8, "stride": 8, "baseline": "mean",
+       "baselines": "mean"}  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore::seewhy.errors.SeewhyWarning")
+@pytest.mark.parametrize("net", [small_cnn, small_vit])
+def test_it_costs_at_most_50_forward_passes(net):
+    """A backward pass takes two forward ones; methods that take many themselves are not asked to explain again."""
+    explainer, costly = Explainer(Counted(net())), set()
     with torch.no_grad():
         explainer.model.net.head.weight.abs_()
-    options = {"baseline": "blur"} if method in ("integrated_gradients", "occlusion") else {}
-    found = explainer.explain(IMAGES[:1] * 0.5 + 0.2, method, target=1, **options)
-    explainer.model.forwards = explainer.model.backwards = 0
-    checked = explainer.check(found)
-    assert explainer.model.forwards + 2 * explainer.model.backwards <= 50  # a backward pass takes two forward ones
-    costly = method in ("integrated_gradients", "occlusion")
-    assert (checked["weights"].answer == "not asked") == costly
-    assert not costly or "thorough=True" in checked["weights"].sentence
+    images = IMAGES[:1, :, :16, :16] * 0.5 + 0.2
+    for name in list_methods():
+        options = {key: value for key, value in FEW.items() if key in options_of(find_method(name))}
+        try:
+            found = explainer.explain(images, name, target=1, **options)
+        except SeewhyError:  # which is not for this network
+            continue
+        explainer.model.forwards = explainer.model.backwards = 0
+        checked = explainer.check(found)
+        assert explainer.model.forwards + 2 * explainer.model.backwards <= 50, name
+        if "thorough=True" in checked["weights"].sentence:
+            costly.add(name)
+    assert {"shapley_cam", "occlusion", "integrated_gradients", "rise", "smooth_grad"} <= costly
+    assert ("legrad" in costly) == (net is small_vit)
+    assert not costly & {"saliency", "grad_cam", "guided_grad_cam", "full_grad", "attention_rollout", "hires_cam"}
 
 
 def test_thorough_asks_costly_methods_too():
@@ -115,24 +130,13 @@ def test_a_network_that_reads_one_region():
     assert found.maps[0][~MASKS[0]].max() == 0
 
 
-class Blank(Method):
-    """Says nothing."""
-
-    needs = Needs(input_gradient="plain")
-
-    def compute(self, record):
-        return torch.zeros_like(record.input[:, 0])
-
-
 class Elsewhere(Method):
-    """Marks a corner that the network does not read, whatever is asked."""
+    """Marks all but what the network reads, whatever is asked."""
 
     needs = Needs(input_gradient="plain")
 
     def compute(self, record):
-        maps = torch.zeros_like(record.input[:, 0])
-        maps[:, 18:, :6] = 1
-        return maps
+        return (~REGION).float().expand(len(record.input), -1, -1)
 
 
 def test_blank_and_wrong_maps_raise_the_alarm():
@@ -169,6 +173,10 @@ def test_maps_without_their_making_are_refused():
     explainer = Explainer(small_cnn())
     with pytest.raises(InputTypeError, match="give the Explanation"):
         explainer.check(np.zeros((24, 32)), images=IMAGES[:1], target=1)
+    with pytest.raises(InputTypeError, match="give the Explanation"):
+        explainer.check(IMAGES)
+    with pytest.raises(InputTypeError, match="takes one Explanation"):
+        explainer.check(explainer.explain(IMAGES, ["saliency"], target=1))
     with pytest.raises(InputError, match="another network"):
         Explainer(small_cnn(3)).check(explainer.explain(IMAGES, "saliency", target=1))
 

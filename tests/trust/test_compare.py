@@ -8,7 +8,7 @@ import torch
 from matplotlib.figure import Figure
 from torch.utils.data import DataLoader, TensorDataset
 
-from seewhy import Explainer, trust
+from seewhy import Explainer, Top, trust
 from seewhy.errors import InputError, InputTypeError, MethodError, UnknownNameError
 from seewhy.testing import small_cnn, unchanged
 
@@ -52,8 +52,8 @@ def test_ranks_go_by_the_direction():
     )  # fmt: skip
     np.testing.assert_allclose(found.means, [[0.3, 0.3], [0.1, 0.1], [0.3, np.nan]], rtol=1e-6)
     np.testing.assert_array_equal(found.ranks, [[2, 1], [1, 2], [2, np.nan]])
-    assert list(found.table.columns) == ["low", "low rank ↓", "high", "high rank ↑", "cost"]
-    assert found.table["high rank ↑"].tolist()[:2] == [1, 2]
+    assert list(found.table.columns) == ["low", "low ↓ rank", "high", "high ↑ rank", "cost"]
+    assert found.table["high ↑ rank"].tolist()[:2] == [1, 2]
     assert found.table.loc["b", "cost"] == 2
 
 
@@ -61,7 +61,7 @@ def test_the_picture_names_everything():
     ax = compared().plot(Figure().add_subplot())
     assert [text.get_text() for text in ax.get_yticklabels()] == METHODS
     heads = [text.get_text().replace("\n", " ") for text in ax.get_xticklabels()]
-    assert heads == ["deletion ↓", "mass accuracy ↑", "sparseness ↑", "random logit ↓", "cost in forward passes"]
+    assert heads == ["↓ deletion", "↑ mass accuracy", "↑ sparseness", "↓ random logit", "cost in forward passes"]
 
 
 def test_costs_are_in_forward_passes():
@@ -98,9 +98,9 @@ def test_refusals():
         compare(METHODS, ["deletoin"])
     with pytest.raises(UnknownNameError):
         compare(["salience"], ["sparseness"])
-    with pytest.raises(InputError, match="need masks="):
+    with pytest.raises(InputError, match="needs masks="):
         compare(METHODS, ["mass_accuracy"])
-    with pytest.raises(InputError, match="4 masks and 5 images"):
+    with pytest.raises(InputError, match="4 masks and at least 5 images"):
         compare(METHODS, ["sparseness"], MASKS[:4], target=1)
     with pytest.raises(InputError, match="No metric"):
         compare(METHODS, [])
@@ -110,3 +110,43 @@ def test_refusals():
         compare(METHODS, ["sparseness"], layer=["stem", "body"])
     with pytest.raises(MethodError, match="must return a Score"):
         compare(METHODS, [lambda explainer, explanation: 3], target=1)
+
+
+def test_mosaics_are_made_of_all_images_whatever_the_batches():
+    explainer, images = Explainer(small_cnn()), torch.rand(10, 3, 16, 16)
+    target = np.repeat(np.arange(5), 2)  # sorted: no batch of four has four classes
+    found = explainer.explain(images, "saliency", target=list(target))
+    expected = trust.grid_pointing(explainer, found, seed=3).values
+    for size in (4, None):
+        made = trust.compare(explainer, images, ["saliency"], ["grid_pointing", "sparseness"], target=target, seed=3,
+                             batch_size=size)  # fmt: skip
+        np.testing.assert_allclose(made.values[0, 0], expected, rtol=1e-4)
+        assert made.higher_is_better.tolist() == [True, True]
+
+
+def test_a_shuffled_loader_leaves_random_states():
+    explainer = Explainer(small_cnn())
+    loader = DataLoader(TensorDataset(IMAGES, torch.zeros(5).long()), batch_size=3, shuffle=True)
+    with unchanged(explainer.model):
+        trust.compare(explainer, loader, ["saliency"], ["sparseness"], target=1)
+
+
+def test_targets_and_masks_are_one_for_each_image():
+    explainer = Explainer(small_cnn())
+    each = np.arange(5)
+    listed = compared(target=each.tolist(), batch_size=2).values
+    np.testing.assert_array_equal(compared(target=each, batch_size=2).values, listed)
+    np.testing.assert_array_equal(compared(target=torch.arange(5), batch_size=2).values, listed)
+    with pytest.raises(InputError, match="3 targets and at least 4 images"):
+        compared(target=each[:3], batch_size=2)
+    for several in (Top(2), [[0, 1]] * 5):
+        with pytest.raises(InputError, match="one target for each image"):
+            compared(target=several)
+    with pytest.raises(InputError, match="masks= of its own"):
+        trust.compare(explainer, IMAGES, METHODS, [partial(trust.mass_accuracy, masks=MASKS)])
+    with pytest.raises(InputTypeError, match="masks is one array"):
+        compared(masks=(mask for mask in MASKS))
+    with pytest.raises(UnknownNameError, match="is a method and no metric"):
+        trust.compare(explainer, IMAGES, ["sparseness"], ["saliency"])
+    with pytest.raises(InputError, match="No method is given"):
+        trust.compare(explainer, IMAGES, [], ["sparseness"])

@@ -5,6 +5,7 @@ import pytest
 import torch
 from scipy.sparse import lil_matrix
 from scipy.sparse.linalg import spsolve
+from torch import nn
 from torchcam.metrics import DeletionInsertionMetric
 from trust_known import Linear, Maps, bright
 
@@ -172,3 +173,13 @@ def test_options_out_of_range_are_refused(metric, options):
     explainer = Explainer(small_cnn())
     with pytest.raises(InputError):
         metric(explainer, explainer.explain(IMAGES[:1], "saliency", target=1), **options)
+
+
+def test_clips_shorter_than_a_region():
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv3d(3, 4, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool3d(1), nn.Flatten(), nn.Linear(4, 3)
+    )
+    explainer = Explainer(net)
+    found = explainer.explain(torch.rand(1, 3, 4, 12, 10), "saliency", target=1)
+    assert trust.pixel_flipping(explainer, found, baseline="mean").curves["score"].shape == (1, 5)

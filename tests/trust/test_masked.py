@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from torchcam.metrics import ClassificationMetric
 from trust_known import Constant, Maps, bright
 
-from seewhy import Explainer, Explanation, trust
+from seewhy import Explainer, Explanation, Value, trust
 from seewhy.errors import InputError
 from seewhy.testing import small_cnn
 
@@ -67,10 +68,26 @@ def test_adcc_of_a_lost_probability_is_0():
 
 
 def test_adcc_of_plain_maps_asks_for_the_method():
-    explainer, maps = Explainer(small_cnn()), torch.rand(3, 24, 32)
+    explainer = Explainer(small_cnn())
+    maps = explainer.explain(IMAGES, "saliency", target=1).maps
     with pytest.raises(InputError, match="give method="):
         trust.adcc(explainer, maps, images=IMAGES, target=1, baseline=ZERO)
     assert trust.adcc(explainer, maps, images=IMAGES, target=1, method="saliency", baseline=ZERO).values.shape == (3,)
+
+
+def test_there_is_no_share_of_a_score_below_0():
+    class Below(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.w = nn.Parameter(torch.tensor([1.0, 2.0]))
+
+        def forward(self, images):
+            return images.mean((1, 2, 3))[:, None] * self.w - torch.tensor([0.0, 3.0])
+
+    maps = torch.zeros(1, 8, 8)
+    maps[:, 0, 0] = 1
+    given = {"images": torch.ones(1, 3, 8, 8), "target": Value(1), "baseline": ZERO}
+    assert trust.average_drop(Explainer(Below()), maps, **given).undefined == 1
 
 
 def test_a_target_without_probability_is_taken_by_its_score():

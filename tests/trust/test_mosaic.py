@@ -54,13 +54,13 @@ def test_a_right_map_is_in_its_cell(shrink):
 
 def test_mosaics_hold_each_image_once_among_other_classes():
     classes = np.array([3, 3, 5, 7, 8, 9, 9])
-    members, where = _mosaics(classes, 4, 0)
+    members, where = _mosaics(classes, np.arange(len(classes)), 4, 0)
     for row in range(len(classes)):
         assert members[row, where[row]] == row
         assert len({classes[i] for i in members[row]}) == 4
     assert set(where) <= set(range(4))
-    again, _ = _mosaics(classes, 4, 0)
-    other, _ = _mosaics(classes, 4, 1)
+    again, _ = _mosaics(classes, np.arange(len(classes)), 4, 0)
+    other, _ = _mosaics(classes, np.arange(len(classes)), 4, 1)
     assert (members == again).all()
     assert (members != other).any()
 
@@ -92,3 +92,23 @@ def test_any_chunk_the_same_and_the_network_as_it_was():
     with unchanged(model):
         one, other = (trust.grid_pointing(explainer, found, batch_size=size).values for size in (1, None))
     np.testing.assert_allclose(one, other, rtol=1e-4)
+
+
+def test_an_image_with_several_targets_is_not_its_own_rival():
+    classes, images = np.array([0, 1, 1, 2, 2, 3, 3, 4]), np.array([0, 0, 1, 1, 2, 2, 3, 3])
+    for seed in range(5):
+        members, where = _mosaics(classes, images, 4, seed)
+        for row in range(8):
+            rivals = np.delete(members[row], where[row])
+            assert images[row] not in images[rivals]
+    with pytest.raises(InputError, match="other images of 3 classes beside image 0"):
+        _mosaics(np.array([0, 1, 2, 3]), np.array([0, 0, 1, 1]), 4, 0)
+
+
+def test_a_model_of_one_size_is_told_of_shrinking():
+    torch.manual_seed(0)
+    explainer = Explainer(nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 4)))
+    found = explainer.explain(torch.rand(4, 3, 8, 8), "saliency", target=[0, 1, 2, 3])
+    with pytest.raises(InputError, match="shrink=True"):
+        trust.grid_pointing(explainer, found)
+    assert trust.grid_pointing(explainer, found, shrink=True).undefined == 0

@@ -18,7 +18,7 @@ TARGETS = [1, 2, 3, 4, 0]
 MASKS = np.zeros((5, 16, 20), bool)
 MASKS[:, 4:9, 4:9] = True
 BLIND = ("sparseness", "complexity", "pointing_game", "energy_in_mask", "mass_accuracy", "rank_accuracy")
-METRICS = [name for name in trust.__all__ if name.islower() and name != "compare"]
+METRICS = [name for name in trust.__all__ if name.islower() and name not in ("check", "compare")]
 OPTIONS = {"baseline": "mean", "samples": 6, "step": 40, "patch": 5, "steps": 4, "masks": MASKS}
 
 

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torchvision.transforms.functional import pil_to_tensor
 
-from seewhy import Explainer, Explanation, Similarity, Top, samples, trust
+from seewhy import Explainer, Explanation, SeewhyWarning, Similarity, Top, samples, trust
 from seewhy.errors import InputError, InputTypeError, NonFiniteError, TargetError
 from seewhy.testing import small_cnn, unchanged
 
@@ -228,3 +229,58 @@ def test_likeness_to_another_image_can_be_judged():
     plain = trust.deletion(explainer, found.maps, images=IMAGES, target=target, **FEW)
     np.testing.assert_allclose(plain.values, trust.deletion(explainer, found, **FEW).values, rtol=1e-5)
     np.testing.assert_allclose(plain.curves["deletion"][:, 0], found.scores, rtol=1e-4)
+
+
+def test_without_a_transform_tensors_cannot_be_told_from_pictures():
+    explainer = Explainer(small_cnn())
+    found = pickle.loads(pickle.dumps(explainer.explain(IMAGES, "saliency", target=1)))
+    with pytest.raises(InputError, match="give images="):
+        trust.deletion(explainer, found, **FEW)
+    again = trust.max_sensitivity(explainer, found, images=IMAGES).values
+    whole = trust.max_sensitivity(explainer, explainer.explain(IMAGES, "saliency", target=1)).values
+    np.testing.assert_allclose(again, whole, rtol=1e-4)
+
+
+def test_the_predicted_class_of_another_network_is_another():
+    explainer = Explainer(small_cnn())
+    found, images = explainer.explain(IMAGES, "saliency"), IMAGES.clone()
+    for seed in range(1, 9):
+        with pytest.raises(InputError, match="another network, or with other weights"):
+            trust.random_logit(Explainer(small_cnn(seed)), found)
+    changed = explainer.explain(images, "saliency", target=1)
+    images.mul_(1.5)
+    with pytest.raises(InputError, match=r"another network|not those that were explained"):
+        trust.random_logit(explainer, changed)
+
+
+def test_one_target_for_each_map_of_an_explanation():
+    explainer = Explainer(small_cnn())
+    found = explainer.explain(IMAGES, "saliency")
+    for several in (Top(2), [[0, 1]] * len(IMAGES)):
+        with pytest.raises(InputError, match="asks for 2 of each"):
+            trust.deletion(explainer, found, target=several, **FEW)
+
+
+def test_plain_maps_are_those_of_the_method_that_is_named():
+    explainer = Explainer(small_cnn())
+    maps = explainer.explain(IMAGES, "saliency", target=1).maps
+    given = {"images": IMAGES, "target": 1}
+    assert trust.random_logit(explainer, maps, method="saliency", **given).undefined == 0
+    with pytest.raises(InputError, match=r"not what saliency makes of it here \(their correlation is -1.00\)"):
+        trust.random_logit(explainer, -maps, method="saliency", **given)
+    with pytest.raises(InputError, match="Maps are of one method; method= names 2"):
+        trust.random_logit(explainer, maps, method=["saliency", "grad_cam"], **given)
+
+
+def test_what_is_assumed_is_said():
+    explainer = Explainer(small_cnn(), transform=lambda picture: pil_to_tensor(picture) ** 0.5 / 16)
+    found = explainer.explain(IMAGES, "saliency", target=1)
+    with pytest.warns(SeewhyWarning, match="black is unknown") as told:
+        trust.average_drop(explainer, found, batch_size=1)
+    assert len(told) == 1
+
+
+def test_half_precision_maps_are_maps():
+    explainer, maps = Explainer(small_cnn()), torch.rand(len(IMAGES), *IMAGES.shape[2:])
+    whole = trust.sparseness(explainer, maps.bfloat16().float()).values
+    np.testing.assert_array_equal(trust.sparseness(explainer, maps.bfloat16()).values, whole)

@@ -158,3 +158,30 @@ def test_options_out_of_range_are_refused(metric, options):
     explainer = Explainer(small_cnn())
     with pytest.raises(InputError):
         metric(explainer, explainer.explain(IMAGES[:1], "saliency", target=1), **options)
+
+
+def test_attributions_are_held_against_what_they_were_measured_against():
+    explainer = Explainer(Linear((3, 9, 9)))
+    images = bright(2, (9, 9))
+    found = explainer.explain(images, "integrated_gradients", target=1, baseline="mean")  # exact, from the mean colour
+    np.testing.assert_allclose(trust.mufidelity(explainer, found, samples=40).values, 1, atol=1e-6)
+    assert trust.infidelity(explainer, found, samples=20, normalise=False).mean < 1e-6
+    assert trust.infidelity(explainer, found, samples=20, normalise=False, baseline=ZERO).mean > 1
+    several = explainer.explain(images, "gradient_shap", target=1, baseline=[ZERO, ZERO + 1], samples=4)
+    with pytest.raises(InputError, match="several baselines"):
+        trust.completeness(explainer, several)
+
+
+def test_superpixels_add_up_once_each():
+    explainer = Explainer(small_cnn())
+    found = explainer.explain(IMAGES, "kernel_shap", target=1, segments=6)
+    assert found.measures["completeness_error"].max() < 1e-5
+    assert explainer.check(found)["complete"].answer == "yes"
+    with pytest.raises(InputError, match="pixels do not add up"):
+        trust.completeness(explainer, found)
+
+
+def test_a_constant_map_has_no_correlation_with_anything():
+    explainer = Explainer(small_cnn())
+    given = {"images": IMAGES, "target": 1, "baseline": "mean", "samples": 20}
+    assert trust.mufidelity(explainer, torch.ones(2, 16, 20), grid=3, **given).undefined == 2  # cells of unequal sizes

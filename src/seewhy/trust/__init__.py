@@ -6,6 +6,7 @@ number for each map. The network comes back as it was, and no result depends on 
 
 from __future__ import annotations
 
+from .check import check
 from .compare import Comparison, compare
 from .faithful import deletion, insertion, pixel_flipping, road
 from .finding import Check, Finding
@@ -28,6 +29,7 @@ __all__ = [
     "adcc",
     "average_drop",
     "average_increase",
+    "check",
     "compare",
     "completeness",
     "complexity",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, Literal, Unpack
 
@@ -15,14 +15,16 @@ from torch import Tensor
 from ..engine.record import Needs
 from ..errors import InputTypeError, NonFiniteError
 from ..explanation import Explanation
+from ..explanations import Explanations
 from ..methods import Method
-from ..methods.baselines import check_seed, generator, make_baseline
+from ..methods.baselines import check_seed, make_baseline, numbered
+from .alike import spearman
 from .finding import Answer, Check, Finding
 from .order import ranks, replaced
-from .sanity import mprt, random_logit
+from .sanity import random_logit, similarities, spread, states_down
+from .score import nanmean
 from .stability import max_sensitivity
 from .subject import Chunk, Common, Found, Subject
-from .sums import completeness
 
 if TYPE_CHECKING:
     from ..explainer import Explainer
@@ -32,9 +34,13 @@ _FAR, _NEAR = 1.0, 0.5  # max-sensitivity: as much as the map itself, and half o
 _MISSED, _ROUGH = 0.05, 0.25  # of the difference that attributions must add up to
 _SHARES = (0.1, 0.3)  # of the image, that go and come
 _CONFIDENCE = 0.95
-_COSTLY = "the method itself asks the model many times; check(..., thorough=True) does it."
-_ADDS_UP = ("kernel_shap",)  # which claim to, and leave it to us to measure
-_OURS = "our own, from what methods show on the sample network that fail (above .98) and that pass (below .6)"
+_COSTLY = "explaining again takes this method many passes; check(..., thorough=True) does it."
+_FLAT = "the map is the same everywhere"
+_OURS = (
+    "our own limits: on the sample network guided backprop has .99 and more, Grad-CAM and saliency at most .6, "
+    "LayerCAM and Grad-CAM++ lie between"
+)
+_SIMILAR = f"yes below {LESS}, no from {ALIKE}"
 
 
 def check(
@@ -42,28 +48,32 @@ def check(
 ) -> Check:
     """The tests that fit a map; see `Explainer.check`."""
     check_seed(seed)
+    if isinstance(explanation, Explanations):
+        raise InputTypeError("check takes one Explanation, and these are several: found['grad_cam'].")
+    if not isinstance(explanation, Explanation):
+        raise InputTypeError("check asks how the maps were made: give the Explanation, as in "
+                             "explainer.check(explainer.explain(image)). Plain maps are judged by the metrics of "
+                             "seewhy.trust.")  # fmt: skip
     subject = Subject(explainer, explanation, **common)
-    made = subject.explanation
-    if made is None:
-        raise InputTypeError("check asks how the maps were made: give the Explanation. Plain maps are judged by the "
-                             "metrics of seewhy.trust.")  # fmt: skip
-    again = subject.known_method is not None and (thorough or not subject.known_method.needs.evaluations)
+    varied = bool((np.ptp(subject.maps.reshape(len(subject), -1), 1) > 0).any())
+    method = subject.known_method
+    again = varied and method is not None and (thorough or not _costly(method.needs))
     asked: list[tuple[str, bool, Callable[[], Finding]]] = [
         ("evidence", True, lambda: _evidence(subject)),
-        ("faithful", True, lambda: _faithful(subject, seed, 24 if thorough else 6)),
+        ("faithful", varied, lambda: _faithful(subject, seed, 24 if thorough else 6)),
         ("target", again, lambda: _target(explainer, explanation, 5 if thorough else 1, seed, common)),
-        ("weights", again, lambda: _weights(explainer, explanation, subject, thorough, seed, common)),
+        ("weights", again, lambda: _weights(subject, thorough, seed)),
         ("stable", again, lambda: _stable(explainer, explanation, 10 if thorough else 1, seed, common)),
-        ("complete", True, lambda: _complete(explainer, explanation, subject, common)),
+        ("complete", True, lambda: _complete(explanation)),
     ]
-    known = subject.known_method is not None
-    why = _COSTLY if known else "nothing says how the map was made: give method=."
+    why = _COSTLY if subject.known_method else "nothing says how the map was made: give method=."
+    why = why if varied else f"{_FLAT}."
     findings = [ask() if can else Finding(name, "not asked", f"Not asked: {why}") for name, can, ask in asked]
-    return Check(tuple(findings), made)
+    return Check(tuple(findings), explanation)
 
 
 def _evidence(subject: Subject) -> Finding:
-    source = "a map that is 0 everywhere says nothing; no gradient at the layer, nothing can"
+    source = "our own: a blank map, or a layer without gradient, cannot be evidence"
     maps = subject.maps.reshape(len(subject), -1)
     varied = np.ptp(maps, 1) > 0
     positive = (maps > 0).any(1)
@@ -79,10 +89,10 @@ def _evidence(subject: Subject) -> Finding:
     elif not positive.any():
         said = "Nothing in it argues for the target."
     elif value < 1:
-        answer, said = "unclear", f"Of {len(subject)} maps {value:.0%} say something for the target."
+        answer, said = "unclear", f"Of {len(subject)} maps only {value:.0%} are not empty."
     else:
-        answer, said = "yes", f"{'The layer carries gradient, and part' if layer else 'Part'} of the map argues for it."
-    return Finding("evidence", answer, said, value, what="share of maps", source=source, numbers=numbers)
+        answer, said = "yes", f"{'The layer carries gradient, and t' if layer else 'T'}he map is not empty."
+    return Finding("evidence", answer, said, value, source=source, numbers=numbers)
 
 
 @dataclass(frozen=True)
@@ -130,15 +140,16 @@ def _faithful(subject: Subject, seed: int, orders: int) -> Finding:
             f"{name}, random low": float(drawn.mean() - reach),
             f"{name}, random high": float(drawn.mean() + reach),
         }
-    gap, usual = numbers["gap"], numbers["gap, random"]
-    answer: Answer = "no" if gap <= usual else "yes" if gap > numbers["gap, random high"] else "unclear"
+    gap, low, high = numbers["gap"], numbers["gap, random low"], numbers["gap, random high"]
+    answer: Answer = "no" if gap < low else "yes" if gap > high else "unclear"
     said = {
         "yes": "It falls without what the map marks and rises with it, more than in random order.",
-        "unclear": f"More than in the mean random order, but not than in {_CONFIDENCE:.0%} of them.",
-        "no": "No more than it follows a random order.",
+        "unclear": "It follows the map no better and no worse than random orders, as far as so few can tell.",
+        "no": "It follows the map less than a random order.",
     }
-    source = f"Petsiuk 2018; {orders} random orders, one-sided {_CONFIDENCE:.0%} interval of Student's t"
-    return Finding("faithful", answer, said[answer], gap, usual, "insertion − deletion", source, numbers)
+    source = f"Petsiuk 2018; {orders} random orders, one-sided {_CONFIDENCE:.0%} limits of Student's t on both sides"
+    limits = f"random {low:.2g} to {high:.2g}"
+    return Finding("faithful", answer, said[answer], gap, low, "insertion − deletion", source, limits, numbers)
 
 
 def _orders(chunk: Chunk, seed: int, orders: int) -> Found:
@@ -156,7 +167,7 @@ def _orders(chunk: Chunk, seed: int, orders: int) -> Found:
         return [chunk.ask.scores(way, len(counts)).mean(1) for way in ways]
 
     gone, come = means(chunk.maps)
-    drawn = [means(_moved(chunk.maps, seed * 1_000_003 + number)) for number in range(orders)]
+    drawn = [means(_moved(chunk.maps, seed, number)) for number in range(orders)]
     return {
         "deletion": gone,
         "insertion": come,
@@ -165,10 +176,10 @@ def _orders(chunk: Chunk, seed: int, orders: int) -> Found:
     }
 
 
-def _moved(maps: Tensor, seed: int) -> Tensor:
+def _moved(maps: Tensor, seed: int, number: int = 0) -> Tensor:
     """Maps at a random other place, and mirrored or not."""
     sides = maps.shape[1:]
-    draw = torch.rand(2, len(sides), generator=generator(seed))
+    draw = torch.rand(2, len(sides), generator=numbered(seed, number))
     turned = maps.flip([axis + 1 for axis, mirrored in enumerate(draw[0]) if mirrored < 0.5])
     shifts = [int((0.15 + 0.7 * share) * side) for share, side in zip(draw[1], sides, strict=True)]
     return turned.roll(shifts, list(range(1, len(sides) + 1)))
@@ -177,40 +188,44 @@ def _moved(maps: Tensor, seed: int) -> Tensor:
 def _target(explainer: Explainer, explanation: Any, others: int, seed: int, common: Common) -> Finding:
     score = random_logit(explainer, explanation, others=others, seed=seed, **common)
     if math.isnan(score.mean):
-        return Finding("target", "not asked", "Not asked: the target is no class, or there is no other.")
+        return Finding("target", "not asked", f"Not asked: there is no other class to ask for, or {_FLAT}.")
     said = {
-        "yes": "The map of another class is another map.",
-        "unclear": "The map of another class is much the same.",
-        "no": "The map of another class is the same: it does not say why this one was answered.",
+        "yes": "Another class gives another map.",
+        "unclear": "Another class gives much the same map.",
+        "no": "Another class gives nearly the same map: it does not say why this one was answered.",
     }
     answer = _alike(score.mean)
-    return Finding("target", answer, said[answer], score.mean, ALIKE, "similarity", f"Sixt 2020; {_OURS}")
+    return Finding("target", answer, said[answer], score.mean, ALIKE, "similarity", f"Sixt 2020; {_OURS}", _SIMILAR)
 
 
-def _weights(
-    explainer: Explainer, explanation: Any, subject: Subject, thorough: bool, seed: int, common: Common
-) -> Finding:
-    names = subject.layers_used()
-    if not names:
-        return Finding("weights", "not asked", "Not asked: the model has no weights.")
+def _weights(subject: Subject, thorough: bool, seed: int) -> Finding:
+    states = states_down(subject)
+    if not states:
+        return Finding("weights", "not asked", "Not asked: the score depends on no weights.")
+    reached = np.logical_or.accumulate([state.reaches for state in states])
+    top = int(np.argmax(reached.sum(1) == reached[-1].sum()))  # the first that leaves no score as it was
+    every = replace(states[top], reaches=reached[top])
+    states = [states[place] for place in spread(states)] if thorough else [every]
     try:
-        score = mprt(explainer, explanation, layers=None if thorough else names[:1], seed=seed, **common)
+        curve = nanmean(similarities(subject, states, spearman, seed).T)
     except NonFiniteError as error:
         return Finding("weights", "not asked", f"Not asked: with random weights the model overflows ({error})")
-    curve = score.curves["similarity"].mean(0)
-    top = float(curve[0])
-    what = f"the last layer ({names[0]!r})"
+    if np.isnan(curve).all():
+        return Finding("weights", "not asked", f"Not asked: {_FLAT}.")
+    first, last = (float(value) for value in curve[~np.isnan(curve)][[0, -1]])
+    what = f"the last layer ({every.name!r})" if every.name else "the model's own parameters"
     said = {
-        "yes": f"Without what {what} learned it is another map.",
-        "unclear": f"Without what {what} learned it is much the same.",
+        "yes": f"With random weights in {what} it is another map.",
+        "unclear": f"With random weights in {what} it is much the same map.",
         "no": f"This map does not depend on what {what} learned: do not read it as evidence.",
     }
-    answer = _alike(top)
-    if thorough and answer != "no" and _alike(float(curve[-1])) == "no":
-        answer, top = "no", float(curve[-1])
+    answer, value = _alike(first), first
+    if answer != "no" and _alike(last) == "no":
+        answer, value = "no", last
         said["no"] = "This map does not depend on what the network learned: do not read it as evidence."
-    numbers = dict(zip(score.labels, curve.tolist(), strict=True))
-    return Finding("weights", answer, said[answer], top, ALIKE, "similarity", f"Adebayo 2018; {_OURS}", numbers)
+    numbers = dict(zip([state.name for state in states], curve.tolist(), strict=True))
+    return Finding("weights", answer, said[answer], value, ALIKE, "similarity", f"Adebayo 2018; {_OURS}", _SIMILAR,
+                   numbers)  # fmt: skip
 
 
 def _stable(explainer: Explainer, explanation: Any, samples: int, seed: int, common: Common) -> Finding:
@@ -224,21 +239,25 @@ def _stable(explainer: Explainer, explanation: Any, samples: int, seed: int, com
         "unclear": "Noise that nobody sees changes it by more than half of it.",
         "no": "Noise that nobody sees makes another map of it.",
     }
-    source = "Yeh 2019, 2 % noise; our own: at 1 the change is as large as the map"
-    return Finding("stable", answer, said[answer], value, _FAR, "change", source)
+    source = "Yeh 2019, 2 % noise; our own limits: at 1 the change is as large as the map"
+    limits = f"yes below {_NEAR:g}, no from {_FAR:g}"
+    return Finding("stable", answer, said[answer], value, _FAR, "change", source, limits)
 
 
-def _complete(explainer: Explainer, explanation: Any, subject: Subject, common: Common) -> Finding:
-    method, made = subject.known_method, subject.explanation
-    if made is not None and "completeness_error" in made.measures:
-        value = float(np.nanmean(made.measures["completeness_error"]))
-    elif method is not None and method.registered_name in _ADDS_UP:
-        value = completeness(explainer, explanation, **common).mean
-    else:
+def _complete(made: Explanation) -> Finding:
+    missed = made.measures.get("completeness_error")
+    if missed is None:
         return Finding("complete", "not asked", "Not asked: the method does not claim to add up.")
+    value = float(nanmean(missed))
     answer: Answer = "yes" if value <= _MISSED else "unclear" if value <= _ROUGH else "no"
-    said = f"Its sum misses what it explains by {value:.1%}."
-    return Finding("complete", answer, said, value, _ROUGH, "missed", "Sundararajan 2017; our own: 5 % and 25 %")
+    said = f"What it attributes misses what it explains by {value:.1%}."
+    return Finding("complete", answer, said, value, _ROUGH, "missed", "Sundararajan 2017; our own limits",
+                   f"yes to {_MISSED:g}, no above {_ROUGH:g}")  # fmt: skip
+
+
+def _costly(needs: Needs) -> bool:
+    """Whether explaining takes more than a forward pass and some backward ones."""
+    return bool(needs.evaluations) or needs.curvature or needs.attention == "formation"
 
 
 def _alike(similarity: float) -> Literal["yes", "unclear", "no"]:

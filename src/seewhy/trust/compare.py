@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from ..downloads import library
+from ..engine.borrow import undisturbed
 from ..errors import InputError, InputTypeError, MethodError, UnknownNameError, close_matches
 from ..explanation import Explanation
 from ..inside.asked import check_explainer
 from ..inside.stream import Batch, Stream
-from ..methods import Method
+from ..methods import Method, list_methods
 from ..methods.make import make_methods
 from ..result import Result
-from .score import Score
+from ..targets import Top
+from .mosaic import grid_pointing
+from .score import Score, nanmean
 from .subject import Common
 
 if TYPE_CHECKING:
@@ -42,7 +47,7 @@ class Comparison(Result):
         methods: the names of the methods, with their layer where they look at one.
         metrics: the names of the metrics.
         higher_is_better: bool ``(K,)``.
-        cost: float32 ``(M,)``, how long explaining an image took, in forward passes of it, as measured here.
+        cost: float32 ``(M,)``, how long explaining an image took in the quickest batch, measured in forward passes.
     """
 
     values: NDArray[np.float32]
@@ -54,10 +59,7 @@ class Comparison(Result):
     @property
     def means(self) -> NDArray[np.float32]:
         """The mean over the images for which it is defined, ``(M, K)``; NaN where there is none."""
-        defined = ~np.isnan(self.values)
-        total = np.where(defined, self.values, 0).sum(2, dtype=np.float64)
-        with np.errstate(invalid="ignore"):
-            return np.asarray(total / defined.sum(2), np.float32)
+        return nanmean(self.values).astype(np.float32)
 
     @property
     def ranks(self) -> NDArray[np.float32]:
@@ -68,8 +70,10 @@ class Comparison(Result):
 
     @property
     def table(self) -> Any:
-        """A pandas DataFrame, a row for each method: for each metric its mean, and the rank beside it, whose arrow says
-        whether higher or lower is better; last the cost, in forward passes.
+        """A pandas DataFrame with a row for each method.
+
+        Each metric has two columns: its mean, and the rank, with an arrow that says whether a higher or a lower mean is
+        better. The last column is the cost.
 
         Raises:
             MissingDependencyError: pandas is not installed.
@@ -78,7 +82,7 @@ class Comparison(Result):
         columns: dict[str, Any] = {}
         for number, name in enumerate(self.metrics):
             arrow = "↑" if self.higher_is_better[number] else "↓"
-            columns |= {name: self.means[:, number], f"{name} rank {arrow}": self.ranks[:, number]}
+            columns |= {name: self.means[:, number], f"{name} {arrow} rank": self.ranks[:, number]}
         columns["cost"] = self.cost
         return pandas.DataFrame(columns, index=pandas.Index(self.methods, name="method"))
 
@@ -90,10 +94,12 @@ class Comparison(Result):
         from ..render import table as drawing
 
         ax = self._axes(ax)
-        heads = [f"{name} {'↑' if up else '↓'}" for name, up in zip(self.metrics, self.higher_is_better, strict=True)]
+        arrows = np.where(self.higher_is_better, "↑", "↓")
+        heads = [f"{arrow} {name}" for name, arrow in zip(self.metrics, arrows, strict=True)]
         cost = [f"{cost:.3g}" for cost in self.cost]
         drawing.draw(ax, self.methods, heads, self.means, self.ranks, ("cost in forward passes", cost))
-        ax.set_title(f"{self.values.shape[2]:,} images", fontsize=9, loc="left")
+        said = f"{self.values.shape[2]:,} images; in brackets the rank, which is the colour"
+        ax.set_title(said, fontsize=9, loc="left")
         return ax
 
     def _size(self) -> tuple[float, float]:
@@ -120,7 +126,8 @@ def compare(
 
     Args:
         explainer: of the network.
-        images: what `explain` takes, or a `DataLoader`, `Dataset`, generator or folder, which is streamed.
+        images: what `explain` takes, or a `DataLoader`, `Dataset`, generator or folder, which is streamed, the files of
+            a folder in the order of their paths. Only `grid_pointing` holds all of them.
         methods: names, classes or instances.
         metrics: names of functions of `seewhy.trust`, or functions themselves: of an explainer and an explanation, to a
             `Score`. ``functools.partial(trust.deletion, step=1000)`` has options of its own.
@@ -143,18 +150,20 @@ def compare(
     >>> explainer, images = seewhy.Explainer(seewhy.testing.small_cnn()), torch.rand(4, 3, 16, 16)
     >>> found = compare(explainer, images, ["saliency", "grad_cam"], ["sparseness", "random_logit"], target=1)
     >>> list(found.table)
-    ['sparseness', 'sparseness rank ↑', 'random_logit', 'random_logit rank ↓', 'cost']
+    ['sparseness', 'sparseness ↑ rank', 'random_logit', 'random_logit ↓ rank', 'cost']
     """
     check_explainer(explainer)
-    made, judges = _methods(methods, options), _metrics(metrics)
+    judges = _metrics(metrics)
+    made = _methods(methods, options)
     if isinstance(layer, list | tuple):
         raise InputError("compare looks at one layer: give one, or methods with a name= and compare twice.")
-    if masks is None and (lacking := [name for name, judge in judges.items() if "masks" in _parameters(judge)]):
-        raise InputError(f"{', '.join(lacking)} need masks=, bool (N, H, W): where the thing is in each image.")
+    masks, target = _masks(masks, judges), _targets(target)
     run = _Run(explainer, made, judges, masks, target, layer, seed, batch_size)
-    with_all = Stream(explainer, images, batch_size=batch_size, progress=progress, doing="comparing", labelled=False)
-    for batch in with_all:
-        run.add(batch)
+    with undisturbed(explainer._inner):  # a loader that shuffles draws
+        for batch in Stream(
+            explainer, images, batch_size=batch_size, progress=progress, doing="comparing", labelled=False
+        ):
+            run.add(batch)
     run.check_count()
     return run.result()
 
@@ -170,8 +179,9 @@ class _Run:
         self._masks, self._target, self._layer = masks, target, layer
         self._seed, self._batch_size = seed, batch_size
         self._values: list[NDArray[np.float32]] = []
-        self._seconds = np.zeros(len(methods))
-        self._forward = 0.0  # seconds
+        self._seconds = np.full(len(methods), np.inf)  # for an image, in the quickest batch
+        self._forward = np.inf
+        self._kept: list[Tensor] = []  # all images, where a metric must see them together
         self._names: list[str] = []
         self._better: dict[str, bool] = {}
         self._count = 0
@@ -180,19 +190,27 @@ class _Run:
         """Judge every method on a batch."""
         rows = slice(batch.first, batch.first + len(batch.input))
         self._count = rows.stop
+        for what, given in self._dealt():
+            if len(given) < rows.stop:
+                raise InputError(f"There are {len(given)} {what} and at least {rows.stop} images: give one for each.")
+        if any(map(_together, self._metrics.values())):
+            self._kept.append(batch.input.cpu())
         target = self._target[rows] if isinstance(self._target, list | tuple) else self._target
         forward = partial(self._explainer.predict, batch.input, 1)
         if not batch.first:
             forward()  # the first run of all takes longer
-        self._forward += self._timed(forward)[0]
+        seconds = min(self._timed(forward)[0] for _ in range(2))
+        self._forward = min(self._forward, seconds / len(batch.input))
         found, self._names = [], []
         for number, method in enumerate(self._methods):
             layer = self._layer if method.needs.layer else None
             ask = partial(self._explainer.explain, batch.input, method, target=target, layer=layer)
             seconds, made = self._timed(ask)
-            self._seconds[number] += seconds
+            self._seconds[number] = min(self._seconds[number], seconds / len(batch.input))
             self._names.append(made.method if made.layer is None else f"{made.method} at {made.layer}")
-            found.append([self._judge(name, made, rows) for name in self._metrics])
+            blank = np.full(len(made), np.nan, np.float32)
+            alone = {name for name, metric in self._metrics.items() if not _together(metric)}
+            found.append([self._judge(name, made, rows) if name in alone else blank for name in self._metrics])
         self._values.append(np.array(found, np.float32))
 
     def _timed(self, work: Callable[[], Any]) -> tuple[float, Any]:
@@ -200,7 +218,7 @@ class _Run:
         result = work()
         return time.perf_counter() - began, result
 
-    def _judge(self, name: str, made: Explanation, rows: slice) -> NDArray[np.float32]:
+    def _judge(self, name: str, made: Explanation, rows: slice = slice(None)) -> NDArray[np.float32]:
         metric = self._metrics[name]
         known = _parameters(metric)
         given = {"seed": self._seed, "masks": None if self._masks is None else self._masks[rows]}
@@ -211,16 +229,33 @@ class _Run:
         self._better[name] = score.higher_is_better
         return score.values
 
+    def _all(self, method: Method) -> Explanation:
+        """What a method gives of all images."""
+        layer = self._layer if method.needs.layer else None
+        images = torch.cat(self._kept)
+        return self._explainer.explain(images, method, target=self._target, layer=layer, batch_size=self._batch_size)
+
+    def _dealt(self) -> Iterator[tuple[str, Any]]:
+        """What there must be one of for each image."""
+        if self._masks is not None:
+            yield "masks", self._masks
+        if isinstance(self._target, list | tuple):
+            yield "targets", self._target
+
     def check_count(self) -> None:
         """Refuse masks and targets that were of other images."""
-        for what, given in (("masks", self._masks), ("targets", self._target)):
-            if (what == "masks" or isinstance(given, list | tuple)) and given is not None and len(given) != self._count:
+        for what, given in self._dealt():
+            if len(given) != self._count:
                 raise InputError(f"There are {len(given)} {what} and {self._count} images: give one for each.")
 
     def result(self) -> Comparison:
         """What was found."""
+        values = np.concatenate(self._values, 2)
+        for place, (name, metric) in enumerate(self._metrics.items()):
+            if _together(metric):
+                values[:, place] = [self._judge(name, self._all(method)) for method in self._methods]
         return Comparison(
-            values=np.concatenate(self._values, 2), methods=tuple(self._names), metrics=tuple(self._metrics),
+            values=values, methods=tuple(self._names), metrics=tuple(self._metrics),
             higher_is_better=np.array([self._better[name] for name in self._metrics]),
             cost=np.asarray(self._seconds / self._forward, np.float32),
             provenance={"model": type(self._explainer._inner).__name__},
@@ -230,9 +265,44 @@ class _Run:
 def _methods(given: Any, options: dict[str, Any]) -> list[Method]:
     if isinstance(given, str) or not isinstance(given, list | tuple):
         given = [given]
+    if not given:
+        raise InputError("No method is given: name at least one, as in ['grad_cam', 'saliency'].")
     if layered := [name for name in ("method", "metric") if name in options]:
         raise InputTypeError(f"compare has no {layered[0]}=: methods and metrics are lists.")
     return make_methods(list(given), options)
+
+
+def _masks(masks: Any, judges: Mapping[str, Callable[..., Score]]) -> Any:
+    """Masks that can be dealt out to batches.
+
+    Raises:
+        InputError: a metric needs some and there are none, or brings its own.
+        InputTypeError: they are no array or list.
+    """
+    if own := [name for name, judge in judges.items() if "masks" in getattr(judge, "keywords", {})]:
+        raise InputError(f"{own[0]} has masks= of its own: give them to compare, which deals them out to the images.")
+    lacking = [name for name, judge in judges.items() if "masks" in _parameters(judge)]
+    if masks is None and lacking:
+        raise InputError(f"{', '.join(lacking)} need{'s' * (len(lacking) == 1)} masks=, bool (N, H, W): where the "
+                         "thing is in each image.")  # fmt: skip
+    if masks is not None and (isinstance(masks, str) or not hasattr(masks, "__len__")):
+        raise InputTypeError(f"masks is one array (N, H, W) of true and false, not {type(masks).__name__}.")
+    return masks
+
+
+def _targets(target: Any) -> Any:
+    """One target for all, or a list with one for each image."""
+    if isinstance(target, np.ndarray | Tensor) and target.ndim:
+        target = target.tolist()
+    several = isinstance(target, list | tuple) and any(isinstance(one, list | tuple) for one in target)
+    if isinstance(target, Top) or several:
+        raise InputError("compare judges one target for each image: give one for all, or a list with one for each.")
+    return target
+
+
+def _together(metric: Any) -> bool:
+    """Whether a metric must see all images together, as their mosaics are made of one another."""
+    return getattr(metric, "func", metric) is grid_pointing
 
 
 def _metrics(given: Any) -> dict[str, Callable[..., Score]]:
@@ -240,13 +310,15 @@ def _metrics(given: Any) -> dict[str, Callable[..., Score]]:
 
     if isinstance(given, str) or callable(given):
         given = [given]
-    known = [name for name in trust.__all__ if name.islower() and name != "compare"]
+    known = [name for name in trust.__all__ if name.islower() and name not in ("check", "compare")]
     found: dict[str, Callable[..., Score]] = {}
     for one in given:
         if isinstance(one, str) and one not in known:
+            if one in list_methods():
+                raise UnknownNameError(f"{one!r} is a method and no metric: methods come first, then metrics.")
             raise UnknownNameError(f"There is no metric {one!r}.{close_matches(one, known)} Known: {', '.join(known)}.")
         metric = getattr(trust, one) if isinstance(one, str) else one
-        if not callable(metric):
+        if not callable(metric) or isinstance(metric, Method):
             raise InputTypeError(f"A metric is a name or a function, not {type(one).__name__}.")
         found[_name_of(metric, found)] = metric
     if not found:
@@ -258,8 +330,8 @@ def _name_of(metric: Any, taken: Collection[str]) -> str:
     """What to call a function; of a partial one its function's name, with what was set where that is taken."""
     inner = getattr(metric, "func", metric)
     name = getattr(inner, "__name__", type(inner).__name__)
-    if name in taken:
-        name += f"({', '.join(f'{key}={value!r}' for key, value in getattr(metric, 'keywords', {}).items())})"
+    if name in taken and (set_already := getattr(metric, "keywords", {})):
+        name += f"({', '.join(f'{key}={value!r}' for key, value in set_already.items())})"
     while name in taken:
         name += "'"
     return name

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..arguments import whole
+from ..arguments import real, whole
 from ..errors import InputError
-from ..methods.baselines import Baseline, check_baseline, check_seed, generator, make_baseline
+from ..methods.baselines import Baseline, check_baseline, check_seed, make_baseline, numbered
 from .impute import impute
 from .order import area, ranks, replaced
 from .score import Score
@@ -151,9 +151,9 @@ def road(
     """
     if order not in ("both", "morf", "lerf"):
         raise InputError(f"order is 'morf', 'lerf' or 'both', not {order!r}.")
-    shares = [float(share) for share in fractions]
-    if not shares or not all(0 < share < 1 for share in shares):
-        raise InputError(f"fractions are shares of the image between 0 and 1, not {tuple(fractions)}.")
+    what = "shares of the image between 0 and 1, at least one of them"
+    given: list[Any] = list(fractions) if isinstance(fractions, Sequence | np.ndarray) else [fractions]
+    shares = [real(share, "fractions", what, lambda number: 0 < number < 1) for share in given or [None]]
     check_seed(seed)
     subject = Subject(explainer, explanation, probability=True, **common)
     if subject.maps.ndim != 3:
@@ -166,7 +166,7 @@ def road(
 
         def change(rows: Tensor, numbers: Tensor) -> Tensor:
             holes = places[rows] < few[numbers].view(-1, 1, 1)
-            draws = torch.stack([torch.randn(x.shape[1:], generator=generator(seed + int(k))) for k in numbers])
+            draws = torch.stack([torch.randn(x.shape[1:], generator=numbered(seed, int(k))) for k in numbers])
             filled = impute(x[rows].float(), holes) + noise * draws.to(x.device)
             return torch.where(holes[:, None], filled.to(x), x[rows])
 
@@ -246,7 +246,8 @@ def pixel_flipping(
 def pooled(maps: Tensor, side: int) -> Tensor:
     """The mean over regions of so many pixels a side; those at the end may be smaller."""
     pool = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}[maps.dim() - 1]
-    found: Tensor = pool(maps[:, None], side, ceil_mode=True)[:, 0]
+    sides = [min(side, length) for length in maps.shape[1:]]
+    found: Tensor = pool(maps[:, None], sides, ceil_mode=True)[:, 0]
     return found
 
 

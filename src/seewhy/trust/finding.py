@@ -17,6 +17,7 @@ from ..result import WIDEST
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+_SHOWN = 4  # maps in a panel
 Answer: TypeAlias = Literal["yes", "unclear", "no", "not asked"]
 QUESTIONS = {
     "evidence": "Is there evidence where it looks?",
@@ -40,6 +41,7 @@ class Finding:
         threshold: from where on the answer is no; NaN where there is none.
         what: what the value is.
         source: of test and threshold.
+        limits: what the value is held against, in words.
         numbers: what else was measured.
     """
 
@@ -50,6 +52,7 @@ class Finding:
     threshold: float = math.nan
     what: str = ""
     source: str = ""
+    limits: str = ""
     numbers: Mapping[str, float] = field(default_factory=dict)
 
     @property
@@ -59,15 +62,15 @@ class Finding:
 
     @property
     def measured(self) -> str:
-        """The number and the threshold in words, where there are any.
+        """The number and what it is held against in words, where there is anything.
 
-        >>> Finding("stable", "yes", "It is.", 0.25, 1.0, "change").measured
-        'change 0.25, limit 1'
+        >>> Finding("stable", "yes", "It is.", 0.25, 1.0, "change", limits="no from 1").measured
+        'change 0.25, no from 1'
         """
-        if math.isnan(self.value):
-            return ""
-        limit = "" if math.isnan(self.threshold) else f", limit {self.threshold:.2g}"
-        return f"{self.what} {self.value:.2g}{limit}".replace("-", "−")
+        return f"{self.what} {self.value:.3g}, {self.limits}".replace("-", "−") if self.limits else ""
+
+    def __repr__(self) -> str:
+        return f"Finding({self.name}: {self.answer}{f', {self.measured}' if self.measured else ''})"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -108,12 +111,13 @@ class Check:
             return f"Do not read it as evidence: {len(alarms)} of {len(asked)} tests speak{'s' * (len(alarms) == 1)} " \
                    "against it."  # fmt: skip
         if unclear := [one.name for one in asked if one.answer == "unclear"]:
-            return f"Read it with care: unclear is {', '.join(unclear)}."
+            return f"Read it with care: {len(unclear)} of {len(asked)} tests {'are' if len(unclear) > 1 else 'is'} " \
+                   f"unclear ({', '.join(unclear)})."  # fmt: skip
         return f"Nothing speaks against it in {len(asked)} tests."
 
     def __str__(self) -> str:
         marks = {"yes": "+", "no": "-", "unclear": "~", "not asked": " "}
-        lines = [f"{self._name()}: {self.verdict}"]
+        lines = [f"{self._name()}, {self._about()}: {self.verdict}"]
         for one in self.findings:
             measured = f" ({one.measured})" if one.measured else ""
             lines.append(f"{marks[one.answer]} {one.question} {one.sentence}{measured}")
@@ -127,6 +131,14 @@ class Check:
         layer = f" at {self.explanation.layer!r}" if self.explanation.layer else ""
         return f"{self.explanation.method}{layer}"
 
+    def _about(self) -> str:
+        """What is explained; of several maps, how many."""
+        one = self.explanation
+        if len(one) > 1:
+            return f"{len(one):,} maps"
+        chance = "" if math.isnan(one.probabilities[0]) else f" {one.probabilities[0]:.2f}"
+        return f"{one.target_names[0]}{chance}"
+
     def plot(self, ax: Axes | None = None) -> Axes:
         """The map, the verdict, and each answer with its sentence, number and threshold."""
         from ..render import check as drawing
@@ -139,7 +151,9 @@ class Check:
         from ..render import check as drawing
 
         rows = [drawing.Row(one.question, one.answer, one.sentence, one.measured) for one in self.findings]
-        drawing.draw(ax, self.explanation[:4].image(), f"{self._name()}: {self.verdict}", rows)
+        few = f"the first {_SHOWN} of " if len(self.explanation) > _SHOWN else ""
+        picture, caption = self.explanation[:_SHOWN].image(), few + self._about()
+        drawing.draw(ax, picture, caption, f"{self._name()}: {self.verdict}", rows)
         return ax
 
     def save(self, path: str | os.PathLike[str]) -> None:

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..arguments import real
 from ..errors import InputError, InputTypeError
 from .score import Score
 from .subject import Common, Subject
@@ -47,8 +48,7 @@ def pointing_game(
     >>> pointing_game(explainer, np.eye(40)[::-1] * np.arange(40), masks=mask).mean  # the peak: top right
     0.0
     """
-    if not tolerance >= 0:
-        raise InputError(f"tolerance is a distance in pixels of at least 0, not {tolerance!r}.")
+    tolerance = real(tolerance, "tolerance", "a distance in pixels of at least 0", lambda number: number >= 0)
 
     def hits(one: NDArray[np.float64], mask: Mask) -> float:
         return float(_near(mask, tolerance)[one == one.max()].mean())
@@ -121,12 +121,18 @@ def check_masks(masks: Any, shape: tuple[int, ...]) -> Mask:
         found = np.asarray(masks.detach().cpu() if isinstance(masks, Tensor) else masks)
     except ValueError as error:
         raise InputTypeError("masks is one array (N, H, W) of true and false.") from error
+    if found.dtype.kind in "USO":
+        raise InputTypeError("masks is one array (N, H, W) of true and false, and no path.")
     if found.dtype != bool and not (found.dtype.kind in "iuf" and np.isin(found, (0, 1)).all()):
         raise InputError(f"masks hold true and false, or 0 and 1; these are {found.dtype} with other values: compare "
                          "first, as in masks > 127.")  # fmt: skip
     found = found[None] if found.ndim == len(shape) - 1 and shape[0] == 1 else found
     if found.shape != shape:
-        raise InputError(f"masks are at the size of the maps, {shape}; got {found.shape}.")
+        some = found.shape[1:] == shape[1:]
+        raise InputError(
+            f"There are {len(found)} masks and {shape[0]} maps: give one for each." if some else
+            f"masks are at the size of the maps, {shape}: resize and crop them as the images were; got {found.shape}."
+        )  # fmt: skip
     return found.astype(bool)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Unpack
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -33,7 +34,7 @@ def average_drop(
 
     Returns:
         A `Score`, with the probabilities as ``numbers["before"]`` and ``numbers["after"]``; undefined where the
-        probability is 0.
+        probability is 0, and where there is none but a score that is not above 0.
 
     Raises:
         SeewhyError: in one of its kinds, where maps and images do not fit, or the images cannot be had again.
@@ -74,7 +75,8 @@ def adcc(explainer: Explainer, explanation: Any, *, baseline: Baseline = "black"
     0..1; complexity the mean of the map, stretched to 0..1. A higher value is better. It explains again: for plain maps
     give ``method=`` (and ``layer=``).
 
-    Arguments are those of `average_drop`; the three parts are among the result's `numbers`.
+    Arguments are those of `average_drop`; the three parts are among the result's `numbers`. It is undefined where the
+    map is the same everywhere, which shows nothing and would get the best of values.
 
     >>> import seewhy, torch
     >>> explainer = seewhy.Explainer(seewhy.testing.small_cnn())
@@ -85,6 +87,8 @@ def adcc(explainer: Explainer, explanation: Any, *, baseline: Baseline = "black"
     check_baseline(baseline)
     subject = Subject(explainer, explanation, probability=True, **common)
     _ = subject.method  # refused before anything is computed
+
+    flat = subject.maps.reshape(len(subject), -1)
 
     def compute(chunk: Chunk) -> Found:
         shown = _shown(chunk, baseline)
@@ -99,6 +103,7 @@ def adcc(explainer: Explainer, explanation: Any, *, baseline: Baseline = "black"
         }
 
     found = subject.each(compute)
+    found["coherency"] = np.where(np.ptp(flat, 1) > 0, found["coherency"], np.float32(np.nan))
     drop = _drop(found)
     parts = [torch.from_numpy(part) for part in (found["coherency"], 1 - found["complexity"], 1 - drop)]
     values = 3 / sum((1 / part.double() for part in parts), torch.zeros(1))  # 1 / 0 is inf, and the mean then 0
@@ -132,4 +137,4 @@ def _shown(chunk: Chunk, baseline: Baseline) -> Tensor:
 
 def _drop(found: Any) -> Any:
     before, after = (torch.from_numpy(found[name]) for name in ("before", "after"))
-    return torch.where(before != 0, (before - after).relu() / before, torch.nan).numpy()
+    return torch.where(before > 0, (before - after).relu() / before, torch.nan).numpy()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
@@ -10,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..arguments import whole
-from ..errors import InputError
+from ..errors import InputError, SeewhyError
 from ..methods.baselines import check_seed
 from .score import Score
 from .subject import Chunk, Common, Found, Subject
@@ -65,14 +66,20 @@ def grid_pointing(
     if subject.maps.ndim != 3:
         raise InputError("Mosaics are made of images.")
     classes = subject.each(lambda chunk: {"classes": chunk.classes})["classes"].astype(int)
-    members, cells = _mosaics(classes, side**2, seed)
+    members, cells = _mosaics(classes, subject.image_index, side**2, seed)
 
     def compute(chunk: Chunk) -> Found:
         rows = range(chunk.start, chunk.start + len(chunk.maps))
         mosaics = torch.stack([_laid([subject.image(i) for i in members[row]], side) for row in rows])
         if shrink:
             mosaics = F.interpolate(mosaics, chunk.maps.shape[1:], mode="bilinear", antialias=True)
-        maps = torch.from_numpy(subject.again(chunk, mosaics.to(chunk.record.input)).maps.copy())
+        try:
+            maps = torch.from_numpy(subject.again(chunk, mosaics.to(chunk.record.input)).maps.copy())
+        except (AssertionError, RuntimeError, ValueError) as error:
+            if isinstance(error, SeewhyError) or shrink:
+                raise
+            raise InputError(f"The model does not take mosaics of {tuple(mosaics.shape[2:])} ({error}). shrink=True "
+                             "brings them to the size of one image.") from error  # fmt: skip
         inside = torch.stack([_cell(maps.shape[1:], side, int(cells[row])) for row in rows])
         positive = maps.relu().double()
         total = positive.sum((1, 2))
@@ -87,8 +94,8 @@ def grid_pointing(
     )  # fmt: skip
 
 
-def _mosaics(classes: np.ndarray, cells: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """For each image those of its mosaic ``(N, cells)``, and the cell that it is in ``(N,)``.
+def _mosaics(classes: np.ndarray, images: np.ndarray, cells: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """For each map those of its mosaic ``(N, cells)``, and the cell that it is in ``(N,)``; `images` are their numbers.
 
     Raises:
         InputError: targets are no classes, or there are too few of them.
@@ -100,9 +107,13 @@ def _mosaics(classes: np.ndarray, cells: int, seed: int) -> tuple[np.ndarray, np
                          "explain more images, each for the class that it shows.")  # fmt: skip
     members, where = np.zeros((len(classes), cells), int), np.zeros(len(classes), int)
     for row, own in enumerate(classes):
-        draw = np.random.default_rng([seed % 2**63, row])
-        others = draw.permutation(kinds[kinds != own])[: cells - 1]
-        chosen = [int(draw.choice(np.flatnonzero(classes == kind))) for kind in others]
+        draw = np.random.default_rng([operator.index(seed) % 2**63, row])
+        apart = (classes != own) & (images != images[row])  # an image with several targets is not its own rival
+        others = draw.permutation(np.unique(classes[apart]))[: cells - 1]
+        if len(others) < cells - 1:
+            raise InputError(f"A mosaic of {cells} cells needs other images of {cells - 1} classes beside image "
+                             f"{images[row]}, and there are {len(others)}: explain more images.")  # fmt: skip
+        chosen = [int(draw.choice(np.flatnonzero(apart & (classes == kind)))) for kind in others]
         where[row] = draw.integers(cells)
         members[row] = np.insert(chosen, where[row], row)
     return members, where

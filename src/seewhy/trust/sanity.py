@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal, Unpack
+from collections.abc import Callable, Sequence
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, Unpack
 
 import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from ..arguments import whole
 from ..errors import InputError, UnknownNameError, close_matches
 from ..methods.baselines import check_seed, generator
-from ..targets import Class, Target
+from ..targets import Builtin, Target
 from .alike import Alike, find_alike
-from .randomise import learned, randomised
-from .score import Score
+from .randomise import Step, learned, randomised
+from .score import Score, nanmean
 from .subject import Chunk, Common, Found, Subject
 
 if TYPE_CHECKING:
     from ..explainer import Explainer
 
+Order: TypeAlias = Literal["cascading", "independent"]
+Likeness: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 _STEPS = 10  # states of a network that are looked at
 
 
@@ -28,8 +32,8 @@ def mprt(
     explainer: Explainer,
     explanation: Any,
     *,
-    order: Literal["cascading", "independent"] = "cascading",
-    layers: Sequence[str] | None = None,
+    order: Order = "cascading",
+    layers: Sequence[Any] | Any = None,
     steps: int = _STEPS,
     similarity: Alike = "spearman",
     seed: int = 0,
@@ -45,8 +49,9 @@ def mprt(
         explainer: of the network.
         explanation: an `Explanation`, or maps ``(N, H, W)`` with ``images=``, ``target=`` and ``method=``.
         order: ``"cascading"``: all layers from the top down to each; ``"independent"``: each layer alone.
-        layers: the names of modules with weights, the top one first; None: all that the score depends on, the last to
-            be used first. ``[name]`` looks at one.
+        layers: modules with weights, or their names, the top one first; None: all with a matrix or kernels on which the
+            score depends, the last to be used first, each with the scales and offsets after it (norms, biases).
+            ``[name]`` looks at one.
         steps: how many states are looked at, evenly spaced, the top layer and the last one among them.
         similarity: ``"spearman"`` or ``"pearson"`` correlation, or ``"ssim"`` of the maps stretched to 0..1. A map that
             has become the same everywhere is like none (0).
@@ -54,7 +59,8 @@ def mprt(
         common: as for all metrics, see `Common`.
 
     Returns:
-        A `Score` with the curve ``"similarity"`` ``(N, L)`` over the L layers in `labels`.
+        A `Score` with the curve ``"similarity"`` ``(N, L)`` over the L layers in `labels`; NaN where the image's score
+        does not depend on what is random, and for maps that are the same everywhere, of which nothing can be told.
 
     Raises:
         InputError: nothing says how the maps were made, or an option is out of its range.
@@ -73,24 +79,49 @@ def mprt(
         raise InputError(f"order is 'cascading' or 'independent', not {order!r}.")
     subject = Subject(explainer, explanation, **common)
     _ = subject.method  # refused before anything is computed
-    names = subject.layers_used() if layers is None else _known(subject.inner, layers)
-    if not names:
-        raise InputError("The model has no weights: nothing of it can be made random.")
-    at = np.unique(np.linspace(0, len(names) - 1, min(whole(steps, "steps"), len(names))).round().astype(int))
+    states = states_down(subject, order) if layers is None else _named(subject, layers, order)
+    if not states:
+        raise InputError("The model has no weights that its score depends on: nothing of it can be made random.")
+    at = spread(states, steps)
+    states = [states[place] for place in at]
+    curve = similarities(subject, states, alike, seed)
+    return Score(
+        name="mprt", values=nanmean(curve).astype(np.float32), higher_is_better=False, curves={"similarity": curve},
+        steps=at.astype(np.float32), labels=tuple(state.name for state in states), provenance=subject.provenance,
+        axis=f"random {'down to' if order == 'cascading' else 'alone'}",
+    )  # fmt: skip
+
+
+def states_down(subject: Subject, order: Order = "cascading") -> list[Step]:
+    """What is random in each state of the network: all layers from the top down to each, or each alone."""
+    return _in(order, subject.steps_down())
+
+
+def _in(order: Order, steps: list[Step]) -> list[Step]:
+    return steps if order == "independent" else list(accumulate(steps, lambda above, step: step.below(above)))
+
+
+def spread(states: Sequence[Step], steps: int = _STEPS) -> NDArray[np.int64]:
+    """The places of so many states, evenly spaced, the first and the last among them."""
+    count = min(whole(steps, "steps"), len(states))
+    return np.unique(np.linspace(0, len(states) - 1, count).round().astype(int))
+
+
+def similarities(subject: Subject, states: Sequence[Step], alike: Likeness, seed: int) -> NDArray[np.float32]:
+    """How alike each map is to that of each state ``(N, L)``.
+
+    NaN where the state has nothing to do with the image's score, and where the map is the same everywhere.
+    """
 
     def compute(chunk: Chunk) -> Found:
         found = []
-        for place in at:
-            with randomised(subject.inner, names[: place + 1] if order == "cascading" else [names[place]], seed):
+        for state in states:
+            with randomised(subject.inner, state.names, seed):
                 found.append(alike(chunk.maps, _maps(subject, chunk)))
-        return {"similarity": torch.stack(found, 1)}
+        return {"similarity": judged(chunk.maps, torch.stack(found, 1))}
 
     curve = subject.each(compute)["similarity"]
-    return Score(
-        name="mprt", values=curve.mean(1), higher_is_better=False, curves={"similarity": curve},
-        steps=at, labels=tuple(names[place] for place in at), provenance=subject.provenance,
-        axis=f"random {'down to' if order == 'cascading' else 'alone'}",
-    )  # fmt: skip
+    return np.where(np.stack([state.reaches for state in states], 1), curve, np.float32(np.nan))
 
 
 def random_logit(
@@ -116,7 +147,8 @@ def random_logit(
         common: as for all metrics, see `Common`.
 
     Returns:
-        A `Score`; undefined where the target is no class.
+        A `Score`; undefined where the target is no class, and where the map is the same everywhere. What is asked of
+        the other class is what was asked of its own: its score, probability, or what argues for it against another.
 
     Raises:
         InputError: nothing says how the maps were made.
@@ -133,21 +165,41 @@ def random_logit(
     _ = subject.method  # refused before anything is computed
 
     def compute(chunk: Chunk) -> Found:
-        if chunk.count < 2 or bool((chunk.classes < 0).all()):
+        away = _others(chunk, seed, count)
+        if not away.numel():
             return {"values": torch.full((len(chunk.maps),), torch.nan)}
-        away = 1 + torch.randperm(chunk.count - 1, generator=generator(seed))[:count]
-        found = [alike(chunk.maps, _maps(subject, chunk, _moved(chunk, int(step)))) for step in away]
-        undefined = chunk.classes.to(chunk.maps.device) < 0
-        return {"values": torch.where(undefined, torch.nan, torch.stack(found, 1).mean(1))}
+        found = [alike(chunk.maps, _maps(subject, chunk, _moved(chunk, classes))) for classes in away.T]
+        similar = torch.where(away.to(chunk.maps.device) < 0, torch.nan, torch.stack(found, 1))
+        return {"values": judged(chunk.maps, similar.nanmean(1, keepdim=True))[:, 0]}
 
     values = subject.each(compute)["values"]
     return Score(name="random_logit", values=values, higher_is_better=False, provenance=subject.provenance)
 
 
-def _moved(chunk: Chunk, step: int) -> list[Target]:
-    """The target of each image that is a class moved on by so many, from the last to the first; others stay."""
-    pairs = zip(chunk.targets, chunk.classes.tolist(), strict=True)
-    return [Class((index + step) % chunk.count) if index >= 0 else target for target, index in pairs]
+def judged(maps: Tensor, similar: Tensor) -> Tensor:
+    """Similarities ``(n, L)`` to maps, NaN where these are the same everywhere: then nothing can be told."""
+    flat = maps.flatten(1)
+    return torch.where((flat.amax(1) > flat.amin(1))[:, None], similar, torch.nan)
+
+
+def _others(chunk: Chunk, seed: int, count: int) -> Tensor:
+    """For each image other classes ``(n, k)``, at most `count`, as far from its own; −1 where there is none."""
+    if chunk.count < 2:
+        return torch.full((0,), -1)
+    steps = 1 + torch.randperm(chunk.count - 1, generator=generator(seed))
+    found = torch.full((len(chunk.classes), min(count, len(steps))), -1)
+    for row, (own, target) in enumerate(zip(chunk.classes.tolist(), chunk.targets, strict=True)):
+        if own >= 0:
+            against = getattr(target, "minus", None)  # of a contrast, which must stay one
+            classes = [cls for cls in ((own + steps) % chunk.count).tolist() if cls != against][: found.shape[1]]
+            found[row, : len(classes)] = torch.tensor(classes, dtype=torch.int64)
+    return found[:, (found >= 0).any(0)]
+
+
+def _moved(chunk: Chunk, classes: Tensor) -> list[Target]:
+    """The target of each image with another class in the place of its own; where that is -1 it stays."""
+    pairs = zip(chunk.targets, classes.tolist(), strict=True)
+    return [target.of(index) if index >= 0 and isinstance(target, Builtin) else target for target, index in pairs]
 
 
 def _maps(subject: Subject, chunk: Chunk, targets: Sequence[Target] | None = None) -> Tensor:
@@ -155,14 +207,18 @@ def _maps(subject: Subject, chunk: Chunk, targets: Sequence[Target] | None = Non
     return torch.from_numpy(subject.again(chunk, chunk.record.input, targets).maps.copy()).to(chunk.maps)
 
 
-def _known(model: torch.nn.Module, layers: Sequence[str]) -> list[str]:
-    """The names that the user gave, each of a module with weights."""
-    known = list(learned(model))
-    names = [layers] if isinstance(layers, str) else list(layers)
+def _named(subject: Subject, layers: Sequence[Any] | Any, order: Order) -> list[Step]:
+    """The states of the layers that the user gave, by name or as modules."""
+    model = subject.inner
+    known, names_of = learned(model), {module: name for name, module in model.named_modules()}
+    given = list(layers) if isinstance(layers, list | tuple) else [layers]
+    names: list[Any] = [names_of.get(layer, layer) if isinstance(layer, nn.Module) else layer for layer in given]
     for name in names:
         if name not in known:
-            raise UnknownNameError(f"No module called {name!r} has weights of its own.{close_matches(name, known)} "
-                                   f"The top ones: {', '.join(known[::-1][:8])}.")  # fmt: skip
+            raise UnknownNameError(f"No module called {name!r} has weights of its own."
+                                   f"{close_matches(str(name), known)} The last ones: "
+                                   f"{', '.join(list(known)[:-9:-1])}.")  # fmt: skip
     if not names:
         raise InputError("layers is empty: name at least one, or leave it out.")
-    return names
+    everyone = np.ones(len(subject), bool)
+    return _in(order, [Step(name, (name,), everyone) for name in names])

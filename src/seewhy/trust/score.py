@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,8 +55,7 @@ class Score(Result):
     @property
     def mean(self) -> float:
         """The mean over the maps of which it is defined; NaN where there is none."""
-        defined = self.values[~np.isnan(self.values)]
-        return float(defined.mean(dtype=np.float64)) if len(defined) else float("nan")
+        return float(nanmean(self.values))
 
     @property
     def undefined(self) -> int:
@@ -78,8 +77,10 @@ class Score(Result):
             self._draw_curves(ax)
         else:
             self._draw_values(ax)
-        ax.set_title(f"{self.name}: {self.mean:.3g} ({'higher' if self.higher_is_better else 'lower'} is better)",
-                     fontsize=9)  # fmt: skip
+        better = "higher" if self.higher_is_better else "lower"
+        of = f" of {self.provenance['method']}" if "method" in self.provenance else ""
+        mean = "undefined for all maps" if self.undefined == len(self) else f"{self.mean:.3g} ({better} is better)"
+        ax.set_title(f"{self.name}{of}: {mean}", fontsize=9)
         ax.tick_params(labelsize=_SMALL)
         ax.grid(color="#e0e0e0", linewidth=0.6)
         ax.spines[["top", "right"]].set_visible(False)
@@ -90,22 +91,34 @@ class Score(Result):
         for (name, curves), (colour, marker) in zip(self.curves.items(), LOOKS, strict=False):
             if 1 < len(curves) <= _MANY:
                 ax.plot(at, curves.T, color=colour, linewidth=0.6, alpha=0.3)
-            found = curves[~np.isnan(curves).any(1)]
-            mean = found.mean(0) if len(found) else np.full(len(at), np.nan)
             few = marker if len(at) <= _MANY else None
-            ax.plot(at, mean, color=colour, linewidth=1.8, marker=few, markersize=4, label=name)
+            ax.plot(at, nanmean(curves.T), color=colour, linewidth=1.8, marker=few, markersize=4, label=name)
         if self.labels:
             ax.set_xticks(at, self.labels, rotation=90, fontsize=_SMALL, parse_math=False)
         ax.set_xlabel(self.axis, fontsize=_SMALL)
-        ax.legend(frameon=False, fontsize=_SMALL)
+        if len(self.curves) > 1:
+            ax.legend(frameon=False, fontsize=_SMALL)
+        else:
+            ax.set_ylabel(next(iter(self.curves)), fontsize=_SMALL)
 
     def _draw_values(self, ax: Axes) -> None:
         from matplotlib.ticker import MaxNLocator
 
-        ax.plot(np.arange(len(self)), self.values, "o", color=LOOKS[1][0], markersize=4)
+        ax.plot(np.arange(len(self)), self.values, "o", color=LOOKS[1][0], markersize=4, clip_on=False)
         ax.axhline(self.mean, color="#444444", linewidth=1, linestyle=(0, (4, 3)))
+        if np.nanmin(self.values, initial=0) >= 0 and np.nanmax(self.values, initial=0) <= 1:
+            ax.set_ylim(0, 1)  # a share: small differences must look small
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.set_xlabel("map", fontsize=_SMALL)
+        ax.set_ylabel(self.name, fontsize=_SMALL)
 
     def _size(self) -> tuple[float, float]:
         return 5.0, 3.4 + (1.2 if self.labels else 0.0)
+
+
+def nanmean(values: NDArray[Any]) -> NDArray[np.float64]:
+    """The mean over the last axis of what is not NaN; NaN where there is nothing."""
+    defined = ~np.isnan(values)
+    total = np.where(defined, values, 0).sum(-1, dtype=np.float64)
+    count = defined.sum(-1)
+    return np.asarray(np.where(count > 0, total / np.maximum(count, 1), np.nan))

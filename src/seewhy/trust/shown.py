@@ -58,11 +58,13 @@ class Shown:
         pictures = torch.from_numpy(np.array(kept)).movedim(-1, 1).float() / 255
         first = first_convolution(self.explainer._inner)
         channels = first.in_channels if first else 3
-        found = colours(self.explainer._preprocessing, channels) if self.explainer._sides == 2 else None
+        how = self.explainer._preprocessing
+        found = colours(how, channels) if self.explainer._sides == 2 and not how.assumed else None
         if found is None:
             raise InputError(
                 "This explanation does not have its images with it, as it comes from a file or another process, and "
-                "what the transform does cannot be told from its pictures: give images=."
+                "what the model got cannot be told from its pictures, without a transform or by what this one does: "
+                "give images=."
             )
         weights, offset = found
         if weights.shape[1] == 1:

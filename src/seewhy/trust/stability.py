@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 import torch
 
-from ..arguments import whole
-from ..errors import InputError
-from ..methods.baselines import check_seed, generator
+from ..arguments import real, whole
+from ..methods.baselines import check_seed, numbered
 from .score import Score
 from .subject import Chunk, Common, Found, Subject
 
@@ -52,8 +51,7 @@ def max_sensitivity(
     """
     check_seed(seed)
     count = whole(samples, "samples")
-    if not radius > 0:
-        raise InputError(f"radius is a share of the image's range above 0, not {radius!r}.")
+    radius = real(radius, "radius", "a share of the image's range above 0", lambda number: number > 0)
     subject = Subject(explainer, explanation, **common)
     _ = subject.method  # refused before anything is computed
 
@@ -76,4 +74,4 @@ def max_sensitivity(
 
 def noise(shape: Any, seed: int, number: int) -> torch.Tensor:
     """Uniform noise in −1..1, which depends on nothing but the seed and its number."""
-    return 2 * torch.rand(tuple(shape), generator=generator(seed * 1_000_003 + number)) - 1
+    return 2 * torch.rand(tuple(shape), generator=numbered(seed, number)) - 1

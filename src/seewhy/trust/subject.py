@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict, TypeGuard
 
 import numpy as np
 import torch
@@ -19,25 +19,32 @@ from ..engine.borrow import borrowed
 from ..engine.inputs import ModelInputs, make_inputs
 from ..engine.passes import Measured
 from ..engine.record import Needs, Record
-from ..engine.uses import weights_behind
-from ..errors import InputError, InputTypeError, MethodError, NonFiniteError
+from ..engine.uses import uses_of
+from ..errors import InputError, InputTypeError, MethodError, NonFiniteError, close_matches, warn
 from ..explanation import Explanation
 from ..explanations import Explanations
 from ..inside.asked import check_explainer
 from ..layers import find_layers
 from ..methods import Method
+from ..methods.baselines import Baseline, make_baseline
 from ..methods.make import make_methods
 from ..origin import Origin
-from ..scoring import Scoring, find_pairs, with_embeddings
-from ..targets import Class, Probability, Target
-from .randomise import learned
+from ..scoring import Scoring, Selected, find_pairs, with_embeddings
+from ..targets import Builtin, Class, Probability, Target
+from .alike import spearman
+from .randomise import Step, learned, steps_down
 from .shown import find_shown
 
 if TYPE_CHECKING:
     from ..explainer import Explainer
 
 Found = Mapping[str, Tensor]
-_APART = 0.05  # of the score (at least of 1), by which half precision and other batches may differ
+_APART, _ROUGHLY = 0.01, 0.05  # of the image's scores, by which other batches may differ, and half precision
+_MADE = 0.5  # correlation of ranks with what the method makes, below which it did not make the map
+_NO_ORIGIN = (
+    " If it explains anything else than the score of a class, which an explanation from a file or another process does "
+    "not have with it: give target=."
+)
 
 
 class Common(TypedDict, total=False):
@@ -122,8 +129,9 @@ class Subject:
     ) -> None:
         check_explainer(explainer)
         if unknown := common.keys() - Common.__annotations__.keys():
-            raise InputTypeError(f"A metric has no option {sorted(unknown)[0]!r}; all have: "
-                                 f"{', '.join(Common.__annotations__)}.")  # fmt: skip
+            name = sorted(unknown)[0]
+            raise InputTypeError(f"There is no option {name!r} here.{close_matches(name, Common.__annotations__)} All "
+                                 f"metrics have {', '.join(Common.__annotations__)}; each its own.")  # fmt: skip
         self._explainer, self._probability = explainer, probability
         self._sides = explainer._sides
         self._batch_size, self._progress = common.get("batch_size"), common.get("progress")
@@ -136,6 +144,7 @@ class Subject:
         self._shown = find_shown(explainer, self.maps, self.explanation, common.get("images"))
         self._inputs = self._find_inputs(common, origin)
         self._targets = self._find_targets(common.get("target"), origin)
+        self._recognised = common.get("target") is None  # whether the scores must be those of the explanation
 
     def __len__(self) -> int:
         return len(self.maps)
@@ -151,6 +160,11 @@ class Subject:
             raise InputError("This metric explains changed images again, and nothing says by which method the maps "
                              "were made: give method= (and layer=), or the Explanation itself.")  # fmt: skip
         return self._method
+
+    @property
+    def image_index(self) -> NDArray[np.integer]:
+        """Which image each map is of."""
+        return self._shown.index
 
     @property
     def known_method(self) -> Method | None:
@@ -172,22 +186,23 @@ class Subject:
         """What `compute` gives for each chunk of the maps, tensors ``(n, ...)`` by name, put together."""
         found: list[Found] = []
         memory: dict[Any, Any] = {}
+        told: dict[str, None] = {}
         with self._borrowed():
             for start, stop in chunks(len(self), self._batch_size):
                 with torch.no_grad():
-                    found.append(compute(self._chunk(start, stop, memory)))
+                    chunk = self._chunk(start, stop, memory)
+                    found.append(compute(chunk))
+                told |= dict.fromkeys(chunk.record.warnings)
+        for message in told:
+            warn(message)
         names = found[0].keys()
         return {name: torch.cat([part[name].detach().float().cpu() for part in found]).numpy() for name in names}
 
-    def layers_used(self) -> list[str]:
-        """The names of the modules on whose weights the score of the first image depends, the last to be used first."""
-        known = learned(self.inner)
+    def steps_down(self) -> list[Step]:
+        """The layers on which the scores depend, the last to be used first."""
         with self._borrowed():
-            batch, inputs, scoring = self._asked(0, 1)
-            last, whole = weights_behind(self.inner, batch, inputs, scoring)
-        used = {name: max(last.get(weight, -1) for weight in weights) for name, weights in known.items()}
-        order = sorted((time, place, name) for place, (name, time) in enumerate(used.items()) if time >= 0 or not whole)
-        return [name for _, _, name in order[::-1]]
+            uses = [uses_of(self.inner, *self._asked(row, row + 1)) for row in range(len(self))]
+            return steps_down(learned(self.inner), uses)
 
     @contextmanager
     def _borrowed(self) -> Iterator[None]:
@@ -224,6 +239,19 @@ class Subject:
         found = self.again(chunk, chunk.record.input).values if known is None else known.values[rows]
         return torch.from_numpy(found.copy())
 
+    def start(self, chunk: Chunk, given: Baseline | None, seed: int = 0) -> Tensor:
+        """What comes in the place of a chunk's images; None: what the method measured them against, else black.
+
+        Raises:
+            InputError: the method has several.
+        """
+        if given is not None:
+            return make_baseline(given, chunk.record, seed)
+        own = getattr(self._method, "baseline", None)
+        if isinstance(own, list | tuple):
+            raise InputError("The method measures against several baselines: give the one that is meant, baseline=.")
+        return make_baseline("black" if own is None else own, chunk.record, getattr(self._method, "seed", 0))
+
     def image(self, row: int) -> Tensor:
         """The model's input ``(C, *sides)`` that a map is of."""
         return self._shown.load(row, row + 1)[0]
@@ -241,9 +269,10 @@ class Subject:
                 chosen = self._explainer._measure([self._method], None, batch, scoring, inputs, self._batch_size, {})
             self._layers = tuple(layer.label for layer in chosen.layers)
         measured = self._explainer._measure([Asking()], None, batch, scoring, inputs, self._batch_size, memory)
-        self._check_scores(measured, start)
+        if self._recognised:
+            self._check_scores(measured, start)
         held = measured.scoring.held(measured.selected, tuple(batch.shape[2:])).targets if measured.selected else []
-        classes, outputs = measured.selected.classes, measured.selected.outputs  # type: ignore[union-attr]
+        classes, outputs = measured.selected.classes, measured.selected.source.classes  # type: ignore[union-attr]
         if self._probability:
             _take_probabilities(measured)
         maps = torch.from_numpy(np.array(self.maps[start:stop])).to(batch.device)
@@ -252,10 +281,25 @@ class Subject:
                 f"The maps are {tuple(maps.shape[1:])} and the model's input {tuple(batch.shape[2:])}: a map has a "
                 "number for each position of the input. Resize them, or give the Explanation."
             )
-        return Chunk(
+        chunk = Chunk(
             start, maps, self._attribution(maps, batch, start), measured.record(Asking.needs, None, self._progress),
             held, inputs, classes, 0 if outputs is None else outputs.shape[1],
         )  # fmt: skip
+        if self.explanation is None and self._method:
+            self._check_made(chunk)
+        return chunk
+
+    def _check_made(self, chunk: Chunk) -> None:
+        """Refuse plain maps that the method does not make of these images."""
+        made = torch.from_numpy(self.again(chunk, chunk.record.input).maps.copy())
+        similar = spearman(chunk.maps, made.to(chunk.maps))
+        if float(similar.min()) < _MADE:
+            row = int(similar.argmin())
+            raise InputError(
+                f"The map of image {chunk.start + row} is not what {self.method.label} makes of it here (their "
+                f"correlation is {similar[row]:.2f}): give the method=, layer=, target= and options that made it, or "
+                "the Explanation."
+            )
 
     def _attribution(self, maps: Tensor, batch: Tensor, start: int) -> Tensor:
         """The raw values where they are of the input's colours, else the maps."""
@@ -271,12 +315,17 @@ class Subject:
 
     def _find_targets(self, given: Any, origin: Origin | None) -> Sequence[Target]:
         if given is None and origin:
-            return origin.targets
+            found = zip(origin.targets, self.explanation.targets.tolist(), strict=True)  # type: ignore[union-attr]
+            return [target.of(cls) if cls >= 0 and _open(target) else target for target, cls in found]
         if given is None and self.explanation is not None and (self.explanation.targets >= 0).all():
             return [Class(int(index)) for index in self.explanation.targets]
         about = self._explainer._about
         if self.explanation is not None:
-            return find_pairs(given, len(self), about)[0]
+            targets, each = find_pairs(given, len(self), about)
+            if each > 1:
+                raise InputError(f"The explanation has {len(self)} maps, and the target asks for {each} of each: give "
+                                 "one target for all, or a list with one for each map.")  # fmt: skip
+            return targets
         count = self._shown.count
         targets, each = find_pairs(given, count, about)
         if count * each != len(self):
@@ -286,19 +335,25 @@ class Subject:
 
     def _check_scores(self, measured: Measured, start: int) -> None:
         """Refuse to judge maps of another network, or of other weights."""
-        if self.explanation is None or measured.selected is None:
+        explained, selected = self.explanation, measured.selected
+        if explained is None or selected is None:
             return
-        now = measured.selected.scores.double().cpu().numpy()
-        before = self.explanation.scores[start : start + len(now)].astype(np.float64)
-        apart = np.abs(now - before) > _APART * np.maximum(1, np.abs(before))  # NaN: a method without a score
-        same = measured.selected.classes.cpu().numpy() == self.explanation.targets[start : start + len(now)]
-        if (apart & same).any():
-            row = int(np.argmax(apart & same))
+        now = selected.scores.double().cpu().numpy()
+        before = explained.scores[start : start + len(now)].astype(np.float64)
+        exact = self._shown.images is not None and measured.input.dtype in (torch.float32, torch.float64)
+        apart = np.abs(now - before) > (_APART if exact else _ROUGHLY) * _scale(selected, before)
+        if apart.any():  # NaN is not: a method without a score
+            row = int(np.argmax(apart))
             raise InputError(
                 f"The network gives image {start + row} the score {now[row]:.4g} where the explanation has "
                 f"{before[row]:.4g}: it was made by another network, or with other weights. Explain it again, or give "
-                "its .maps with images= and target=."
+                "its .maps with images= and target=." + ("" if explained.origin else _NO_ORIGIN)
             )
+
+
+def _open(target: Target) -> TypeGuard[Builtin]:
+    """Whether it is of whatever class is predicted, which was settled when it was explained."""
+    return isinstance(target, Builtin) and target.reads != "detections" and getattr(target, "cls", 0) is None
 
 
 def _maps(given: Any, sides: int) -> NDArray[np.float32]:
@@ -308,15 +363,16 @@ def _maps(given: Any, sides: int) -> NDArray[np.float32]:
         maps = given.maps
     else:
         try:
-            maps = np.asarray(given.detach().cpu() if isinstance(given, Tensor) else given, np.float32)
+            maps = np.asarray(given.detach().float().cpu() if isinstance(given, Tensor) else given, np.float32)
         except (TypeError, ValueError):
             raise InputTypeError(
                 f"A metric judges an Explanation or maps (N, H, W), not {type(given).__name__}."
             ) from None
         maps = maps[None] if maps.ndim == sides else maps
         if maps.ndim != sides + 1:
+            colours = " Add up its colours first, as in maps.sum(1)." if maps.ndim == sides + 2 else ""
             raise InputError(f"Maps are (N, {'H, W' if sides == 2 else '*sides'}), a number for each position of the "
-                             f"model's input; got {maps.shape}.")  # fmt: skip
+                             f"model's input; got {maps.shape}.{colours}")  # fmt: skip
     if not len(maps):
         raise InputError("There is no map to judge.")
     finite = np.isfinite(maps.reshape(len(maps), -1)).all(1)
@@ -332,7 +388,9 @@ def _find_method(
     given, layer = common.get("method"), common.get("layer")
     layers = () if layer is None else tuple(layer) if isinstance(layer, list | tuple) else (layer,)
     if given is not None:
-        method = make_methods(given, {})[0]
+        method, *others = make_methods(given, {})
+        if others:
+            raise InputError(f"Maps are of one method; method= names {len(others) + 1}.")
         known = layers or (origin.layers if origin else ())
     elif origin and origin.method:
         method, known = origin.method, layers or origin.layers
@@ -363,6 +421,16 @@ def _take_probabilities(measured: Measured) -> None:
     targets = [Probability(index) if isinstance(target, Class) and index >= 0 else target for target, index in pairs]
     measured.scoring = replace(measured.scoring, targets=targets)
     measured.selected = measured.scoring.read(measured.raw, tuple(measured.input.shape[2:])).detached()
+
+
+def _scale(selected: Selected, scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What differences of each image's score are measured by: its size, or how far the scores of classes spread."""
+    classes = selected.source.classes
+    if classes is None or classes.shape[1] < 2:
+        return np.abs(scores)
+    spread: NDArray[np.float64] = classes.double().flatten(1).std(1).cpu().numpy()
+    scale: NDArray[np.float64] = np.maximum(np.abs(scores), np.repeat(spread, len(scores) // len(spread)))
+    return scale
 
 
 def _picture_sides(batch: Tensor) -> tuple[int, ...]:

@@ -8,10 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..arguments import whole
+from ..arguments import real, whole
 from ..errors import InputError
 from ..methods.base import Method
-from ..methods.baselines import Baseline, check_baseline, generator, make_baseline
+from ..methods.baselines import Baseline, check_baseline, generator, numbered
+from ..methods.superpixels import Segmenting
 from .alike import pearson
 from .score import Score
 from .subject import Chunk, Common, Found, Subject
@@ -29,7 +30,7 @@ def mufidelity(
     grid: int = 9,
     subset: float = 0.2,
     samples: int = 200,
-    baseline: Baseline = "black",
+    baseline: Baseline | None = None,
     seed: int = 0,
     **common: Unpack[Common],
 ) -> Score:
@@ -45,7 +46,7 @@ def mufidelity(
         grid: cells along each side.
         subset: the share of the cells in a set, between 0 and 1.
         samples: how many sets.
-        baseline: what comes in their place, as for occlusion.
+        baseline: what comes in their place, as for occlusion; None: what the method measured against, else black.
         seed: of the sets, which are the same for all images.
         common: as for all metrics, see `Common`.
 
@@ -61,10 +62,9 @@ def mufidelity(
     >>> bool((abs(mufidelity(explainer, found, samples=20, baseline="mean").values) <= 1).all())
     True
     """
-    check_baseline(baseline, seed)
+    check_baseline("black" if baseline is None else baseline, seed)
     cells, count = whole(grid, "grid"), whole(samples, "samples")
-    if not 0 < subset < 1:
-        raise InputError(f"subset is a share of the cells between 0 and 1, not {subset!r}.")
+    subset = real(subset, "subset", "a share of the cells between 0 and 1", lambda number: 0 < number < 1)
     subject = Subject(explainer, explanation, **common)
     sides = subject.maps.shape[1:]
     number = cells ** len(sides)
@@ -73,7 +73,7 @@ def mufidelity(
     where = _cells(sides, cells)
 
     def compute(chunk: Chunk) -> Found:
-        x, start = chunk.record.input, make_baseline(baseline, chunk.record, seed)
+        x, start = chunk.record.input, subject.start(chunk, baseline, seed)
         sets, cell = drawn.to(x.device), where.to(x.device)
 
         def change(rows: Tensor, numbers: Tensor) -> Tensor:
@@ -84,7 +84,7 @@ def mufidelity(
         per_cell.index_add_(1, cell.flatten(), chunk.attribution.double().sum(1).flatten(1))
         sums = per_cell @ sets.double().mT
         found = pearson(sums, falls)
-        still = (falls.amax(1) == falls.amin(1)) | (sums.amax(1) == sums.amin(1))
+        still = (falls.amax(1) == falls.amin(1)) | (sums.amax(1) == sums.amin(1)) | _same_everywhere(chunk.attribution)
         return {"values": torch.where(still, torch.nan, found)}
 
     values = subject.each(compute)["values"]
@@ -99,7 +99,7 @@ def infidelity(
     window: int | None = None,
     noise: float = 0.2,
     samples: int = 100,
-    baseline: Baseline = "black",
+    baseline: Baseline | None = None,
     sensitivity: bool | None = None,
     normalise: bool = True,
     seed: int = 0,
@@ -115,7 +115,8 @@ def infidelity(
         window: the square's side in pixels; None: a quarter of the shorter side.
         noise: the noise's standard deviation as a share of the image's range.
         samples: how many changes.
-        baseline: what is put into the square, and what attributions that are shares of the score are taken against.
+        baseline: what is put into the square, and what attributions that are shares of the score are taken against;
+            None: what the method measured against, else black.
         sensitivity: whether Φ says what a unit of input does to the score, as gradients do, so that Iᵀ Φ is the sum of
             its products with I; or has a share of the score for each place, of which I takes the share I / (x −
             baseline). None: the former for gradients (saliency, guided backprop, SmoothGrad …), else the latter.
@@ -138,12 +139,11 @@ def infidelity(
     >>> bool(score.mean <= score.numbers["worst"][0])
     True
     """
-    check_baseline(baseline, seed)
+    check_baseline("black" if baseline is None else baseline, seed)
     count = whole(samples, "samples")
     if perturbation not in ("square", "noise"):
         raise InputError(f"perturbation is 'square' or 'noise', not {perturbation!r}.")
-    if not noise > 0:
-        raise InputError(f"noise is a share of the image's range above 0, not {noise!r}.")
+    noise = real(noise, "noise", "a share of the image's range above 0", lambda number: number > 0)
     subject = Subject(explainer, explanation, **common)
     side = max(1, min(subject.maps.shape[1:]) // 4) if window is None else whole(window, "window")
     local = is_sensitivity(subject.known_method) if sensitivity is None else sensitivity
@@ -151,7 +151,7 @@ def infidelity(
     def compute(chunk: Chunk) -> Found:
         x = chunk.record.input
         alone = local and perturbation == "noise"  # without any baseline
-        reach = (x - (0 if alone else make_baseline(baseline, chunk.record, seed))).double()
+        reach = (x - (0 if alone else subject.start(chunk, baseline, seed))).double()
         sums = torch.zeros(len(x), count, dtype=torch.float64, device=x.device)
 
         def change(rows: Tensor, numbers: Tensor) -> Tensor:
@@ -209,16 +209,16 @@ def completeness(
     >>> completeness(explainer, found).mean < 0.05
     True
     """
+    check_baseline("black" if baseline is None else baseline)
     subject = Subject(explainer, explanation, **common)
-    if baseline is None:
-        baseline = getattr(subject.known_method, "baseline", None)
-        baseline = "black" if baseline is None else baseline
-    check_baseline(baseline)
+    if isinstance(subject.known_method, Segmenting):
+        raise InputError("Each pixel of this map has the value of its whole superpixel, so pixels do not add up. What "
+                         "KernelSHAP itself misses is in its measures['completeness_error'].")  # fmt: skip
     values = subject.maps if subject.explanation is None else subject.explanation.values
     sums = torch.from_numpy(values.reshape(len(values), -1).sum(1, dtype=np.float64))
 
     def compute(chunk: Chunk) -> Found:
-        start = make_baseline(baseline, chunk.record, getattr(subject.known_method, "seed", 0))
+        start = subject.start(chunk, baseline)
         there = chunk.ask.scores(lambda rows, _: start[rows], 1)[:, 0]
         return {"difference": chunk.record.scores.double() - there}
 
@@ -231,6 +231,11 @@ def completeness(
     )  # fmt: skip
 
 
+def _same_everywhere(attribution: Tensor) -> Tensor:
+    each = attribution.sum(1).flatten(1)
+    return each.amax(1) == each.amin(1)
+
+
 def is_sensitivity(method: Method | None) -> bool:
     """Whether values of a method are what a unit of input does to the score, and not shares of it."""
     return method is not None and method.registered_name in _SENSITIVITIES
@@ -238,12 +243,12 @@ def is_sensitivity(method: Method | None) -> bool:
 
 def draw(shape: Any, seed: int, number: int) -> Tensor:
     """Standard normal noise, which depends on nothing but the seed and its number."""
-    return torch.randn(tuple(shape), generator=generator(seed * 1_000_003 + number))
+    return torch.randn(tuple(shape), generator=numbered(seed, number))
 
 
 def _square(sides: Any, side: int, seed: int, number: int) -> Tensor:
     """True within a square, or cube, at a random place inside the image."""
-    drawn = torch.rand(len(sides), generator=generator(seed * 1_000_003 + number)).tolist()
+    drawn = torch.rand(len(sides), generator=numbered(seed, number)).tolist()
     found = torch.zeros(tuple(sides), dtype=torch.bool)
     corner = [int(share * (max(length - side, 0) + 1)) for share, length in zip(drawn, sides, strict=True)]
     found[tuple(slice(first, first + side) for first in corner)] = True
