@@ -212,8 +212,13 @@ class Observer:
         return self
 
     def _hook(self, module: nn.Module, hook: Callable[..., Any]) -> None:
+        """Call `hook` with a module, all that it is given, by position or keyword, and what it returns."""
+
+        def called(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+            return hook(module, (*args, *kwargs.values()) if kwargs else args, output)
+
         if not isinstance(module, torch.jit.ScriptModule):  # scripted code calls no hooks
-            self._handles.append(module.register_forward_hook(hook))
+            self._handles.append(module.register_forward_hook(called, with_kwargs=True))
 
     def __exit__(self, *exception: object) -> None:
         for handle in self._handles:
