@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from torch.autograd.graph import GradientEdge
 
 from ..errors import ModelError
 from ..layouts import Layout
+from .capture import Observer
 from .rules import kind_of
 
 _SOFTMAX = {"SoftmaxBackward", "SafeSoftmaxBackward"}
@@ -19,6 +20,20 @@ _NONE = (
     "This model shows no attention between the tokens of an image: {}. Methods of attention are for transformers such "
     "as ViT; 'grad_cam' and 'saliency' explain any network."
 )
+_ORDER = (
+    "The attention of this model has shape {} for {} images, and the gradients of their scores do not tell which image "
+    "each of its rows belongs to. Explain the images one at a time: batch_size=1."
+)
+Pull: TypeAlias = "Callable[[GradientEdge, int], Tensor | None]"  # the gradient of an image's score at a softmax
+
+
+@dataclass(frozen=True)
+class Softmax:
+    """A softmax of a graph: what it gave, where its gradient is, and by autograd's count of operations, when it ran."""
+
+    raw: Tensor
+    edge: GradientEdge
+    number: int
 
 
 @dataclass(frozen=True)
@@ -29,15 +44,17 @@ class Block:
         weights: ``(n, heads, q, k)``.
         edge: where autograd finds the gradient of the softmax.
         number: by autograd's count of operations, when it ran.
+        heads_first: whether the softmax has its heads before the images.
     """
 
     weights: Tensor
     edge: GradientEdge
     number: int
+    heads_first: bool
 
-    def shaped(self, gradient: Tensor) -> Tensor:
-        """What autograd gives for the softmax, as `weights` are; ``(rows, heads, q, k)``."""
-        return gradient.reshape(-1, *self.weights.shape[1:])
+    def oriented(self, gradient: Tensor) -> Tensor:
+        """What autograd gives for the softmax, as `weights` are."""
+        return _by_image(gradient, len(self.weights), self.heads_first)
 
 
 @dataclass(frozen=True)
@@ -60,48 +77,95 @@ class Blocks:
         return len(self.numbers) - len(self.blocks)
 
 
-def find_attention(nodes: Iterable[Any], images: int, sequences: Mapping[int, Layout]) -> Blocks:
-    """The attention in the graph of a run on so many `images`, by the tokens of the last one.
+def find_attention(nodes: Iterable[Any], observer: Observer, images: int, pull: Pull, memory: dict[Any, Any]) -> Blocks:
+    """The attention in the graph of a run, by the tokens of the last one.
 
     Args:
         nodes: of the graph.
+        observer: of the run.
         images: how many.
-        sequences: where the positions are in sequences of so many tokens.
+        pull: asked for the gradient of one image's score at a softmax, where its rows do not tell whose they are.
+        memory: what is known of that from other batches.
 
     Raises:
-        ModelError: there is none, or none between tokens whose positions are known.
+        ModelError: there is none, or none between tokens whose positions are known, or whose it is cannot be told.
     """
-    softmaxes = sorted((n for n in nodes if _is_attention(n)), key=lambda node: node._sequence_nr())
-    blocks = [block for node in softmaxes if (block := _block(node, images))]
-    known = [block for block in blocks if block.weights.shape[-1] in sequences]
-    if not known:
-        raise ModelError(_NONE.format(_why(softmaxes, blocks)))
-    tokens = known[-1].weights.shape[-1]
-    found = [block for block in known if block.weights.shape[-1] == tokens]
-    return Blocks(found, sequences[tokens], [node._sequence_nr() for node in softmaxes])
+    sequences = observer.sequences
+    softmaxes = sorted((softmax for node in nodes if (softmax := _softmax(node))), key=lambda softmax: softmax.number)
+    whole = [softmax for softmax in softmaxes if _is_whole(softmax.raw, images)]
+    known = [softmax for softmax in whole if softmax.raw.shape[-1] in sequences]
+    blocks = [block for softmax in known[::-1] if (block := _block(softmax, images, pull, memory))][::-1]
+    if not blocks:
+        raise ModelError(_NONE.format(_why(softmaxes, [] if known else whole)))
+    tokens = blocks[-1].weights.shape[-1]
+    found = [block for block in blocks if block.weights.shape[-1] == tokens]
+    return Blocks(found, sequences[tokens], [softmax.number for softmax in softmaxes])
 
 
-def _is_attention(node: Any) -> bool:
-    return kind_of(node) in _SOFTMAX and node._saved_result.dim() > 2
+def _softmax(node: Any) -> Softmax | None:
+    """A softmax that may be attention; its result is asked for once, as a checkpoint computes it anew."""
+    raw: Tensor | None = node._saved_result.detach() if kind_of(node) in _SOFTMAX else None
+    return Softmax(raw, GradientEdge(node, 0), node._sequence_nr()) if raw is not None and raw.dim() > 2 else None
 
 
-def _block(node: Any, images: int) -> Block | None:
-    """A softmax between all tokens of each image; None of any other, as within windows."""
-    weights: Tensor = node._saved_result.detach()
-    if weights.dim() == 3 and len(weights) % images == 0:  # the images' heads in a row
-        weights = weights.view(images, -1, *weights.shape[1:])
-    rows = weights.sum(-1, dtype=torch.float32) if weights.dim() == 4 and len(weights) == images else None
-    if rows is None or not torch.allclose(rows, torch.ones_like(rows), atol=0.05):
+def _is_whole(raw: Tensor, images: int) -> bool:
+    """Whether this may be between all tokens of each image, and not within windows: ``(n · heads, q, k)`` or more."""
+    if not (raw.dim() == 3 and len(raw) % images == 0) and not (raw.dim() == 4 and len(raw) == images):
+        return False
+    rows = raw.sum(-1, dtype=torch.float32)
+    return torch.allclose(rows, torch.ones_like(rows), atol=0.05)
+
+
+def _block(softmax: Softmax, images: int, pull: Pull, memory: dict[Any, Any]) -> Block | None:
+    """A softmax as the attention of a block; None if it has the heads before the images, and both are dimensions."""
+    raw = softmax.raw
+    key = "heads first", images, raw.shape
+    if key not in memory:  # those that ran before have the order of the last one of their shape
+        memory[key] = _heads_first(softmax, images, pull)
+    if memory[key] and raw.dim() == 4:
         return None
-    return Block(weights, GradientEdge(node, 0), node._sequence_nr())
+    return Block(_by_image(raw, images, memory[key]), softmax.edge, softmax.number, memory[key])
 
 
-def _why(softmaxes: list[Any], blocks: list[Block]) -> str:
+def _by_image(tensor: Tensor, images: int, heads_first: bool) -> Tensor:
+    """A tensor of a softmax, ``(n, heads, q, k)``."""
+    if tensor.dim() == 4:
+        return tensor
+    if heads_first:
+        return tensor.reshape(-1, images, *tensor.shape[1:]).transpose(0, 1)
+    return tensor.reshape(images, -1, *tensor.shape[1:])
+
+
+def _heads_first(softmax: Softmax, images: int, pull: Pull) -> bool:
+    """Whether the heads come before the images, where the shape leaves that open: an image's score says which are its.
+
+    Raises:
+        ModelError: it cannot be told.
+    """
+    raw = softmax.raw
+    count = raw.shape[:-2].numel()
+    if images in (1, count) or (raw.dim() == 4 and raw.shape[1] != images):
+        return False
+    rows = torch.arange(count, device=raw.device)
+    for image in range(images):
+        gradient = pull(softmax.edge, image)
+        used = rows[:0] if gradient is None else rows[gradient.flatten(-2).any(-1).flatten()]
+        usual, other = bool((used // (count // images) == image).all()), bool((used % images == image).all())
+        if usual != other:
+            return other
+        if not usual:
+            raise ModelError(_ORDER.format(tuple(raw.shape), images))
+    if raw.dim() == 4:  # no score tells, and nearly all have the images first
+        return False
+    raise ModelError(_ORDER.format(tuple(raw.shape), images))
+
+
+def _why(softmaxes: list[Softmax], whole: list[Softmax]) -> str:
     if not softmaxes:
         return "it runs no softmax, or runs it where its graph cannot be seen (a kernel of its own, a scripted part)"
-    if not blocks:
-        return "all of its attention is within windows or groups of tokens"
-    counts = ", ".join(dict.fromkeys(str(block.weights.shape[-1]) for block in blocks))
+    if not whole:
+        return "all of its attention is within windows or groups of tokens, or has its heads before the images"
+    counts = ", ".join(dict.fromkeys(str(softmax.raw.shape[-1]) for softmax in whole))
     return f"its attention is between {counts} tokens, and which positions these have could not be worked out"
 
 

@@ -92,5 +92,5 @@ def _at_attention(span: Span, block: Block, pulls: Tensor) -> Tensor:
     for turn in range(pulls.shape[1]):
         pull = (pulls[:, turn, None] / count).expand_as(span.output).to(span.output)
         (gradient,) = torch.autograd.grad(span.output, [block.edge], pull, retain_graph=True)
-        found.append(block.shaped(gradient))
+        found.append(block.oriented(gradient))
     return torch.stack(found, 1).flatten(0, 1)

@@ -178,11 +178,10 @@ class Measured:
     def _attention(self, needs: Needs, way: Way, found: Blocks) -> Attention:
         """What a method gets of attention, a row for each pair."""
         names = [f"{ATTENTION}{index}" for index in range(len(found.blocks))]
-        last = found.blocks[-1].shaped(self._here(self.gradients[way, names[-1]]))
+        last = self._here(self.gradients[way, names[-1]])
         gradients = self.formed if needs.attention == "formation" else []
         if needs.attention == "gradients":
-            every = zip(names, found.blocks, strict=True)
-            gradients = [block.shaped(self._here(self.gradients[way, name])) for name, block in every]
+            gradients = [self._here(self.gradients[way, name]) for name in names]
         weights = [self._paired(self._here(block.weights)) for block in found.blocks]
         layout = found.layout
         return Attention(weights, gradients, layout.grid, layout.prefix, readout(found, last), found.others)
