@@ -47,6 +47,37 @@ def heads_then_images(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return ((q @ k.mT / q.shape[-1] ** 0.5).softmax(-1) @ v).permute(1, 2, 0, 3)
 
 
+class Windows(nn.Module):
+    """Attention in windows of 4 × 4, whose softmax has windows and heads in one dimension; then of a grid of that size.
+
+    By torch's module, or by functions alone.
+    """
+
+    def __init__(self, heads: tuple[int, int], module: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.patch, self.merge = nn.Conv2d(3, WIDTH, 4, 4), nn.Conv2d(WIDTH, WIDTH, 2, 2)
+        self.head = nn.Linear(WIDTH, CLASSES)
+        every = [nn.MultiheadAttention(WIDTH, count, batch_first=True) for count in heads]
+        self.attentions, self.heads = nn.ModuleList(every if module else []), heads
+        self.double().eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.attend(0, self.patch(x))
+        return self.head(self.attend(1, self.merge(x)).mean((2, 3)))
+
+    def attend(self, index: int, x: Tensor) -> Tensor:
+        n, _, h, w = x.shape
+        windows = x.unfold(2, 4, 4).unfold(3, 4, 4).flatten(4).movedim(1, -1).flatten(0, 2)
+        if self.attentions:
+            windows = self.attentions[index](windows, windows, windows)[0]
+        else:
+            rows = windows.unflatten(-1, (self.heads[index], -1)).transpose(1, 2).flatten(0, 1)
+            rows = (rows @ rows.mT).softmax(-1) @ rows
+            windows = rows.view(len(windows), -1, *rows.shape[1:]).transpose(1, 2).flatten(2)
+        return x + windows.view(n, h // 4, w // 4, 4, 4, WIDTH).transpose(2, 3).reshape(n, h, w, WIDTH).movedim(-1, 1)
+
+
 class SelfAttention(nn.Module):
     def __init__(self, attend: Attend) -> None:
         super().__init__()
@@ -67,6 +98,18 @@ class Block(nn.Module):
         normed = self.first(x)
         x = x + (self.attention(x=normed) if self.keyword else self.attention(normed))
         return x + self.mlp(self.second(x))
+
+
+class Beside(nn.Module):
+    """Two attentions of the same tokens, side by side."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.both = nn.LayerNorm(WIDTH), nn.ModuleList(SelfAttention(usual) for _ in range(2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        normed = self.norm(x)
+        return x + self.both[0](normed) + self.both[1](normed)
 
 
 class Transformer(nn.Module):
@@ -90,6 +133,51 @@ class Transformer(nn.Module):
         for block in self.blocks:
             x = block(x=x) if self.keyword else block(x)
         return self.head(self.norm(x)[:, -1 if self.suffix else 0])
+
+
+class Apart(nn.Module):
+    """A block that returns first what is made without its attention."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv = nn.Linear(WIDTH, 3 * WIDTH)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        attended = x + usual(*self.qkv(x).unflatten(-1, (3, HEADS, -1)).unbind(2)).flatten(2)
+        return 2 * x, attended
+
+
+class OfTwo(Transformer):
+    """Its score depends on the second of what that returns, or on both."""
+
+    def __init__(self, both: bool) -> None:
+        super().__init__(depth=0)
+        self.apart, self.both = Apart().double(), both
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = torch.cat([self.token.expand(len(x), -1, -1), self.patch(x).flatten(2).mT], 1)
+        first, second = self.apart(tokens)
+        return self.head(self.norm(first + second if self.both else second)[:, 0])
+
+
+class SequenceFirst(nn.Module):
+    """torch's encoder, with a norm at its end."""
+
+    def __init__(self, batch_first: bool, norm_first: bool, depth: int) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.patch, self.head, self.batch_first = nn.Conv2d(3, WIDTH, 8, 8), nn.Linear(WIDTH, CLASSES), batch_first
+        layer = nn.TransformerEncoderLayer(WIDTH, HEADS, 32, 0, batch_first=batch_first, norm_first=norm_first)
+        self.encoder = nn.TransformerEncoder(layer, depth, nn.LayerNorm(WIDTH), enable_nested_tensor=False)
+        with torch.no_grad():
+            for parameter in self.parameters():
+                parameter.add_(0.3 * torch.randn(parameter.shape))
+        self.double().eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        tokens = self.patch(x).flatten(2).mT
+        tokens = self.encoder(tokens) if self.batch_first else self.encoder(tokens.transpose(0, 1)).transpose(0, 1)
+        return self.head(tokens.mean(1))
 
 
 def values(model: nn.Module, name: str, x: Tensor = IMAGES, **options: Any) -> np.ndarray[Any, Any]:
@@ -145,3 +233,76 @@ def test_whose_attention_it_is_is_asked_once(monkeypatch: pytest.MonkeyPatch) ->
     usually.norm.register_full_backward_hook(lambda *_: asked.append(1))
     values(usually, "grad_attention_rollout", x)
     assert len(asked) == 4 + 2 + 1 + 1
+
+
+SQUARE = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+
+
+@pytest.mark.parametrize("heads", [(2, 2), (2, 8)])
+def test_windows_are_not_heads(heads: tuple[int, int]) -> None:
+    """Also where the windows and heads of one block are as many as the heads of another."""
+    model = Windows(heads, module=True)
+    for name in ("attention_rollout", "grad_attention_rollout"):
+        with pytest.raises(ModelError, match="1 of 2 attentions are between other tokens"):
+            values(model, name, SQUARE)
+    np.testing.assert_allclose(values(model, "raw_attention", SQUARE).sum((1, 2)), 1, rtol=1e-5)
+    assert values(model, "legrad", SQUARE).shape == (2, 4, 4)
+
+
+def test_windows_that_may_be_heads_are_refused() -> None:
+    for name in NAMES:
+        with pytest.raises(ModelError, match=r"8, 2 rows.*or of windows"):
+            values(Windows((2, 2), module=False), name, SQUARE)
+
+
+def test_attentions_side_by_side() -> None:
+    model = Transformer()
+    model.blocks[1] = Beside().double()
+    for name in ("attention_rollout", "grad_attention_rollout"):
+        with pytest.raises(ModelError, match="1 of 4 attentions run beside"):
+            values(model, name)
+    with pytest.raises(ModelError, match="side by side"):
+        values(model, "legrad")
+    assert values(model, "raw_attention").shape == (2, 3, 4)
+
+
+@pytest.mark.parametrize("both", [False, True])
+def test_a_block_whose_tokens_do_not_depend_on_its_attention(both: bool) -> None:
+    with pytest.raises(ModelError, match=r"no module holds the 1\. attention"):
+        values(OfTwo(both), "legrad")
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+@pytest.mark.parametrize("norm_first", [True, False])
+def test_tokens_before_images(norm_first: bool, depth: int) -> None:
+    x = IMAGES[[0, 1, 1]]
+    expected, found = (
+        Explainer(SequenceFirst(first, norm_first, depth)).explain(x, NAMES, target=[[1, 2], [3, 0], [2, 4]])
+        for first in (True, False)
+    )
+    for name in NAMES:
+        np.testing.assert_allclose(found[name].values, expected[name].values, rtol=1e-4, atol=1e-6, err_msg=name)
+
+
+def test_legrad_of_one_block_ends_where_that_does() -> None:
+    """And not after the norm of the encoder that holds it."""
+    model = SequenceFirst(batch_first=True, norm_first=True, depth=1)
+    weights: list[Tensor] = []
+
+    def score(tokens: Tensor) -> Tensor:
+        return model.head(model.encoder.norm(tokens).mean(1))[:, 1]
+
+    def catching(q: Tensor, k: Tensor, v: Tensor, *_: Any, **__: Any) -> Tensor:
+        weights.append((q @ k.mT / q.shape[-1] ** 0.5).softmax(-1))
+        return weights[-1] @ v
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(F, "scaled_dot_product_attention", catching)
+        patch.setattr(torch.backends.mha, "get_fastpath_enabled", lambda: False)
+        tokens = model.encoder.layers[0](model.patch(IMAGES).flatten(2).mT)
+    mean = tokens.mean(1, keepdim=True).expand_as(tokens)
+    (gradient,) = torch.autograd.grad(score(mean).sum(), weights)
+    expected = gradient.clamp(min=0).mean((1, 2))
+    low, high = expected.amin(1, keepdim=True), expected.amax(1, keepdim=True)
+    expected = ((expected - low) / (high - low)).view(2, 3, 4)
+    np.testing.assert_allclose(values(model, "legrad"), expected.numpy(), atol=1e-6)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, TypeAlias
 
 import torch
@@ -23,6 +24,10 @@ _NONE = (
 _ORDER = (
     "The attention of this model has shape {} for {} images, and the gradients of their scores do not tell which image "
     "each of its rows belongs to. Explain the images one at a time: batch_size=1."
+)
+_UNEQUAL = (
+    "The attention of this model has {} rows of heads for each image, block by block: of so many heads, or of windows? "
+    "Attention as (N, heads, q, k) tells, as scaled_dot_product_attention has it. 'grad_cam' explains any network."
 )
 Pull: TypeAlias = "Callable[[GradientEdge, int], Tensor | None]"  # the gradient of an image's score at a softmax
 
@@ -44,12 +49,14 @@ class Block:
         weights: ``(n, heads, q, k)``.
         edge: where autograd finds the gradient of the softmax.
         number: by autograd's count of operations, when it ran.
-        heads_first: whether the softmax has its heads before the images.
+        flat: whether the softmax has heads and images in one dimension.
+        heads_first: whether the heads come before the images there.
     """
 
     weights: Tensor
     edge: GradientEdge
     number: int
+    flat: bool
     heads_first: bool
 
     def oriented(self, gradient: Tensor) -> Tensor:
@@ -65,11 +72,13 @@ class Blocks:
         blocks: at least one.
         layout: of the tokens that are looked at.
         numbers: when every attention of the model ran, also those between other tokens.
+        parallel: how many of the blocks do not depend on the one before.
     """
 
     blocks: list[Block]
     layout: Layout
     numbers: list[int]
+    parallel: int
 
     @property
     def others(self) -> int:
@@ -92,14 +101,46 @@ def find_attention(nodes: Iterable[Any], observer: Observer, images: int, pull: 
     """
     sequences = observer.sequences
     softmaxes = sorted((softmax for node in nodes if (softmax := _softmax(node))), key=lambda softmax: softmax.number)
-    whole = [softmax for softmax in softmaxes if _is_whole(softmax.raw, images)]
+    numbers = [softmax.number for softmax in softmaxes]
+    whole = [one for one in softmaxes if _is_whole(one.raw, images) and not _grouped(one, numbers, images, observer)]
     known = [softmax for softmax in whole if softmax.raw.shape[-1] in sequences]
     blocks = [block for softmax in known[::-1] if (block := _block(softmax, images, pull, memory))][::-1]
     if not blocks:
         raise ModelError(_NONE.format(_why(softmaxes, [] if known else whole)))
     tokens = blocks[-1].weights.shape[-1]
     found = [block for block in blocks if block.weights.shape[-1] == tokens]
-    return Blocks(found, sequences[tokens], [softmax.number for softmax in softmaxes])
+    heads = dict.fromkeys(block.weights.shape[1] for block in found if block.flat)
+    if len(heads) > 1:
+        raise ModelError(_UNEQUAL.format(", ".join(map(str, heads))))
+    parallel = sum(not _leads_to(before, after) for before, after in pairwise(found))
+    return Blocks(found, sequences[tokens], numbers, parallel)
+
+
+def _grouped(softmax: Softmax, numbers: list[int], images: int, observer: Observer) -> bool:
+    """Whether rows that may be heads are windows: the module that ran this attention gave more sequences than images.
+
+    The largest such module, for one inside may give a sequence for each head.
+    """
+    if softmax.raw.dim() == 4:
+        return False
+    tokens = softmax.raw.shape[1]
+    held = [span.output.shape[:2] for span in observer.spans if span.holds(softmax.number, numbers)]
+    given = [shape for shape in held if tokens in shape]  # of windows it is not known which dimension comes first
+    return bool(given) and given[-1].numel() != images * tokens
+
+
+def _leads_to(before: Block, after: Block) -> bool:
+    """Whether an attention depends on one that ran before it."""
+    stack = [after.edge.node]
+    seen = set(stack)
+    while stack:
+        node = stack.pop()
+        if node is before.edge.node:
+            return True
+        following = {next_ for next_, _ in node.next_functions if next_ and next_._sequence_nr() >= before.number}
+        stack.extend(following - seen)
+        seen |= following
+    return False
 
 
 def _softmax(node: Any) -> Softmax | None:
@@ -124,7 +165,7 @@ def _block(softmax: Softmax, images: int, pull: Pull, memory: dict[Any, Any]) ->
         memory[key] = _heads_first(softmax, images, pull)
     if memory[key] and raw.dim() == 4:
         return None
-    return Block(_by_image(raw, images, memory[key]), softmax.edge, softmax.number, memory[key])
+    return Block(_by_image(raw, images, memory[key]), softmax.edge, softmax.number, raw.dim() == 3, memory[key])
 
 
 def _by_image(tensor: Tensor, images: int, heads_first: bool) -> Tensor:

@@ -184,7 +184,8 @@ class Measured:
             gradients = [self._here(self.gradients[way, name]) for name in names]
         weights = [self._paired(self._here(block.weights)) for block in found.blocks]
         layout = found.layout
-        return Attention(weights, gradients, layout.grid, layout.prefix, readout(found, last), found.others)
+        read = readout(found, last)
+        return Attention(weights, gradients, layout.grid, layout.prefix, read, found.others, found.parallel)
 
     def _paired(self, tensor: Tensor) -> Tensor:
         """A row for each target of each image."""
@@ -277,6 +278,7 @@ def measure(model: nn.Module, batch: Tensor, request: Request, scoring: Scoring)
         strict=request.inputs.extra,
         whole=whole,
         adds=any(needs.biases for needs in request.needs),
+        spans=any(needs.attention for needs in request.needs),
         blocks=any(needs.attention == "formation" for needs in request.needs),
         known=request.known,
     )

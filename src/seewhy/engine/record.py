@@ -154,6 +154,7 @@ class Attention:
         readout: ``(n, q)``, which tokens of the last block the score reads: 1 at the class token if it reads that, else
             the share of each.
         others: how many attentions there are besides, between other tokens, as within windows.
+        parallel: how many of the blocks do not depend on the one before, but run beside it.
     """
 
     weights: list[Tensor]
@@ -162,6 +163,7 @@ class Attention:
     prefix: int
     readout: Tensor
     others: int = 0
+    parallel: int = 0
 
     def on_grid(self, tokens: Tensor) -> Tensor:
         """A number for each token ``(n, k)``, at the positions of the grid ``(n, *grid)``."""
