@@ -113,15 +113,17 @@ class Beside(nn.Module):
 
 
 class Transformer(nn.Module):
-    """A class token before or after the patches, and so many blocks."""
+    """A class token before or after the patches, and so many blocks; `pooled`: patches are read, and not that."""
 
-    def __init__(self, attend: Attend = usual, depth: int = 3, keyword: str = "", suffix: bool = False) -> None:
+    def __init__(
+        self, attend: Attend = usual, depth: int = 3, keyword: str = "", suffix: bool = False, pooled: bool = False
+    ) -> None:
         super().__init__()
         torch.manual_seed(0)
         self.patch, self.token = nn.Conv2d(3, WIDTH, 8, 8), nn.Parameter(torch.zeros(1, 1, WIDTH))
         self.blocks = nn.ModuleList(Block(attend, "attention" in keyword) for _ in range(depth))
         self.norm, self.head = nn.LayerNorm(WIDTH), nn.Linear(WIDTH, CLASSES)
-        self.keyword, self.suffix = "block" in keyword, suffix
+        self.keyword, self.suffix, self.pooled = "block" in keyword, suffix, pooled
         with torch.no_grad():
             for parameter in self.parameters():
                 parameter.add_(0.3 * torch.randn(parameter.shape))
@@ -132,7 +134,8 @@ class Transformer(nn.Module):
         x = torch.cat([patches, token] if self.suffix else [token, patches], 1)
         for block in self.blocks:
             x = block(x=x) if self.keyword else block(x)
-        return self.head(self.norm(x)[:, -1 if self.suffix else 0])
+        token, patches = (x[:, -1], x[:, :-1]) if self.suffix else (x[:, 0], x[:, 1:])
+        return self.head(self.norm(patches).mean(1) if self.pooled else self.norm(token))
 
 
 class Apart(nn.Module):
@@ -306,3 +309,38 @@ def test_legrad_of_one_block_ends_where_that_does() -> None:
     low, high = expected.amin(1, keepdim=True), expected.amax(1, keepdim=True)
     expected = ((expected - low) / (high - low)).view(2, 3, 4)
     np.testing.assert_allclose(values(model, "legrad"), expected.numpy(), atol=1e-6)
+
+
+def patches(output: Tensor) -> Tensor | None:
+    """The first twelve of thirteen tokens; nothing of the wider ones within a block."""
+    return output[:, :12].mT.unflatten(2, (3, 4)) if tuple(output.shape[1:]) == (13, WIDTH) else None
+
+
+@pytest.mark.parametrize("pooled", [False, True])
+def test_a_class_token_after_the_patches(pooled: bool) -> None:
+    """To which the same happens as to one before them."""
+    model, before = Transformer(suffix=True, pooled=pooled), Explainer(Transformer(pooled=pooled))
+    for name in NAMES:
+        with pytest.raises(ModelError, match=r"13 tokens .* the last one alone, or all but that.*layout="):
+            values(model, name)
+    found, expected = (e.explain(IMAGES, NAMES, target=1) for e in (Explainer(model, layout=patches), before))
+    for name in NAMES:
+        np.testing.assert_allclose(found[name].values, expected[name].values, rtol=1e-4, atol=1e-6, err_msg=name)
+
+
+def test_a_function_says_where_the_patches_are() -> None:
+    """Also in tokens that come before images; what it puts in another order says nothing of attention."""
+    expected = values(SequenceFirst(True, True, 2), "legrad", IMAGES)
+
+    def grid(output: Tensor) -> Tensor | None:
+        return output.permute(1, 2, 0).unflatten(2, (3, 4)) if tuple(output.shape[:2]) == (12, 2) else None
+
+    explainer = Explainer(SequenceFirst(False, True, 2), layout=grid)
+    np.testing.assert_allclose(explainer.explain(IMAGES, "legrad", target=1).values, expected, rtol=1e-4, atol=1e-6)
+    model = Transformer(suffix=True)  # whose last sequence is one that the function says nothing of
+    model.blocks.append(nn.Linear(WIDTH, 32))
+    model.norm, model.head = nn.LayerNorm(32), nn.Linear(32, CLASSES)
+    model.double()
+    turned = Explainer(model, layout=lambda t: None if patches(t) is None else patches(t).flip(2))
+    with pytest.raises(ModelError, match="between 13 tokens, and which positions"):
+        turned.explain(IMAGES, "raw_attention", target=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -12,7 +13,7 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
 from ..errors import ModelError
-from ..layouts import Layout
+from ..layouts import GIVEN, Layout
 from .capture import Observer
 from .rules import kind_of
 
@@ -24,6 +25,11 @@ _NONE = (
 _ORDER = (
     "The attention of this model has shape {} for {} images, and the gradients of their scores do not tell which image "
     "each of its rows belongs to. Explain the images one at a time: batch_size=1."
+)
+_LAST = (
+    "Of the {} tokens of this model's last attention the score reads the last one alone, or all but that. It seems to "
+    "be a class token after the patches, where {} before a grid of {} were assumed. Say where the patches are: "
+    "Explainer(..., layout=) takes a function from the output of a block to (N, C, h, w)."
 )
 _UNEQUAL = (
     "The attention of this model has {} rows of heads for each image, block by block: of so many heads, or of windows? "
@@ -99,7 +105,7 @@ def find_attention(nodes: Iterable[Any], observer: Observer, images: int, pull: 
     Raises:
         ModelError: there is none, or none between tokens whose positions are known, or whose it is cannot be told.
     """
-    sequences = observer.sequences
+    sequences = {count: layout for count, layout in observer.sequences.items() if layout}
     softmaxes = sorted((softmax for node in nodes if (softmax := _softmax(node))), key=lambda softmax: softmax.number)
     numbers = [softmax.number for softmax in softmaxes]
     whole = [one for one in softmaxes if _is_whole(one.raw, images) and not _grouped(one, numbers, images, observer)]
@@ -213,10 +219,20 @@ def _why(softmaxes: list[Softmax], whole: list[Softmax]) -> str:
 def readout(found: Blocks, gradient: Tensor) -> Tensor:
     """Which tokens of the last block the score reads, ``(rows, q)``, each row adding up to 1.
 
-    Those at which the softmax has a `gradient`: the class token, the first, if it is among them, else all alike.
+    Those at which the softmax has a `gradient`: the class token, the first that has no position, if it is among them,
+    else all alike.
+
+    Raises:
+        ModelError: the last token alone is read, or all but that: it seems to be a class token after the patches.
     """
     read = (gradient.abs().sum((1, 3), dtype=torch.float32) > 0).float()
     read = torch.where(read.any(1, keepdim=True), read, 1)
-    if found.layout.prefix and read.shape[1] == found.blocks[-1].weights.shape[-1]:
-        read = torch.where((read[:, :1] > 0) & (torch.arange(read.shape[1], device=read.device) > 0), 0, read)
+    layout, count = found.layout, read.shape[1]
+    positions = range(layout.prefix, layout.prefix + math.prod(layout.grid))
+    if count == found.blocks[-1].weights.shape[-1] > len(positions):
+        if layout.name != GIVEN and bool((read[:, -1:] != read[:, :-1]).all(1).any()):
+            raise ModelError(_LAST.format(count, layout.prefix, layout.grid))
+        first = 0 if layout.prefix else positions.stop
+        others = torch.arange(count, device=read.device) != first
+        read = torch.where((read[:, first : first + 1] > 0) & others, 0, read)
     return read / read.sum(1, keepdim=True)

@@ -22,7 +22,7 @@ from ..layouts import TELLING, Layout, Layouts
 from .biases import Adding, added, edge_of
 from .head import HeadFinder
 from .rules import relu_after
-from .spans import Span, operation, span_of
+from .spans import Span, as_tokens, operation, span_of
 
 _ELSEWHERE = (
     "What layer {!r} returned does not depend on the images explained: it belongs to another input of the model or to "
@@ -180,7 +180,9 @@ class Observer:
         self.captured: list[Captured] = []
         self.adding: list[Adding] = []
         self.spans: list[Span] = []
-        self.sequences: dict[int, Layout] = {}  # where the positions are in sequences of so many tokens
+        # Where the positions are in sequences of so many tokens; None where the user says that it is not in a row.
+        self.sequences: dict[int, Layout | None] = {}
+        self._said: set[int] = set()  # of how many tokens the user said it
         self.cover: tuple[float, ...] = (1.0,) * (batch.dim() - 2)  # the share of each side that is image, not padding
         self.head = HeadFinder() if head else None
 
@@ -256,14 +258,20 @@ class Observer:
 
     def _note(self, call: Call, args: Any, output: Tensor, layout: Layout | None) -> None:
         """Keep what tells of attention and of biases."""
-        if layout and layout.picks is None:
-            tokens = layout.name in (TOKENS, TOKENS_FIRST)
-            count = layout.prefix + math.prod(layout.grid)
-            self.sequences[count] = layout if tokens else self.sequences.get(count, layout)
+        if layout and (found := as_tokens(layout, tuple(output.shape))):
+            self._tell_sequence(*found, said=layout.picks is not None)
         if self._adds and output.requires_grad and (bias := added(call.module)) is not None:
             self.adding.append(Adding(call, layout, edge_of(call.module, output), bias))
         if self._spans and output.requires_grad and (span := span_of(call, args, output, layout, self._blocks)):
             self.spans.append(span)
+
+    def _tell_sequence(self, count: int, layout: Layout | None, *, said: bool) -> None:
+        """Keep where the positions are in so many tokens: what the user `said`, or else what a sequence of them has."""
+        if said:
+            self._said.add(count)
+        elif count in self._said or (count in self.sequences and layout and layout.name not in (TOKENS, TOKENS_FIRST)):
+            return
+        self.sequences[count] = layout
 
     def _wanted_of(self, module: nn.Module) -> list[Layer]:
         return [layer for layer in self._wanted if layer.module is module]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -166,8 +167,8 @@ class Attention:
     parallel: int = 0
 
     def on_grid(self, tokens: Tensor) -> Tensor:
-        """A number for each token ``(n, k)``, at the positions of the grid ``(n, *grid)``."""
-        return torch.unflatten(tokens[:, self.prefix :], 1, self.grid)
+        """A number for each token ``(n, ..., k)``, at the positions of the grid ``(n, ..., *grid)``."""
+        return torch.unflatten(tokens[..., self.prefix : self.prefix + math.prod(self.grid)], -1, self.grid)
 
 
 class Record:

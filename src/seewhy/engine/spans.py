@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from ..given import LAST, TOKENS_FIRST, image_axis
 from ..layers import tensors
-from ..layouts import Layout
+from ..layouts import GIVEN, Layout
 from .rules import kind_of
 
 if TYPE_CHECKING:
@@ -55,6 +57,22 @@ def span_of(call: Call, args: Any, output: Tensor, layout: Layout | None, keep: 
     began = max((operation(tensor) for tensor in tensors(args)), default=-1)
     kept = sequence.clone() if keep else sequence.detach().to("meta")
     return Span(call, began, operation(output), kept, axis, _is_residual(output, args))
+
+
+def as_tokens(layout: Layout, shape: tuple[int, ...]) -> tuple[int, Layout | None] | None:
+    """How many tokens an output of this shape is made of, and where the positions are in them; None if it has none.
+
+    Of these no layout where the user says by a function that they are not in a row.
+    """
+    if layout.picks is None:
+        return layout.prefix + math.prod(layout.grid), layout
+    if len(shape) != 3:
+        return None
+    axis = 1 - (image_axis(layout.picks, shape) or 0)
+    places = torch.unravel_index(layout.picks[0, 0].flatten(), shape)[axis]
+    first = int(places[0])
+    in_a_row = torch.equal(places, torch.arange(first, first + len(places), device=places.device))
+    return shape[axis], Layout(GIVEN, layout.grid, first) if in_a_row else None
 
 
 def operation(tensor: Tensor) -> int:

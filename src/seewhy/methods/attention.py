@@ -134,7 +134,7 @@ class AttentionCAM(Method):
         attention = record.attention
         rows = torch.einsum("nq,nhqk->nhk", attention.readout, attention.weights[-1].float())
         slopes = torch.einsum("nq,nhqk->nhk", attention.readout, attention.gradients[-1].float())
-        weights = slopes[:, :, attention.prefix :].mean(2, keepdim=True)
+        weights = attention.on_grid(slopes).flatten(2).mean(2, keepdim=True)
         return attention.on_grid((weights * rows).sum(1)).relu()
 
 
