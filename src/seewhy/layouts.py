@@ -24,6 +24,7 @@ _CHANNELS_FIRST_OF = {
 # Whose output tells grids and layouts to those after them.
 TELLING = (*(kind for kinds in _CHANNELS_FIRST_OF.values() for kind in kinds), nn.LayerNorm, nn.Linear)
 _MOST_PREFIX_TOKENS = 16
+GIVEN = "given"  # what a layout is called that the user says by a function
 Grid: TypeAlias = tuple[int, ...]
 Order: TypeAlias = tuple[int, ...]
 
@@ -187,7 +188,7 @@ class Layouts:
         """What the user says of this output; None where that says nothing of it."""
         if callable(self._given):
             picks = picked(self._given, output, self._batch, self._sides)
-            return None if picks is None else Layout("given", tuple(picks.shape[2:]), picks=picks)
+            return None if picks is None else Layout(GIVEN, tuple(picks.shape[2:]), picks=picks)
         layout = None if self._given is None else self._named(self._given, module, tuple(output.shape))
         return layout if layout and math.prod(layout.grid) > 1 else None
 

@@ -225,6 +225,21 @@ def test_rows_add_up_to_1() -> None:
             np.testing.assert_allclose(values.sum((1, 2)), 1, rtol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["mean", "max", "min"])
+def test_each_choice_of_heads(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Abnar's product, head by head: of each row the mean, greatest or least, which then adds up to 1."""
+    model, x = timms(), pixels((24, 32))
+    weights, _ = caught(model, x, 1, monkeypatch)
+    together = {"mean": lambda a: sum(a) / len(a), "max": np.maximum.reduce, "min": np.minimum.reduce}[name]
+    for image in range(2):
+        product = np.eye(13)
+        for block in weights:
+            rows = together([head.numpy() for head in block[image]])
+            product = (rows / rows.sum(1, keepdims=True) + np.eye(13)) / 2 @ product
+        found = Explainer(model).explain(x[image], "attention_rollout", target=1, heads=name)
+        np.testing.assert_allclose(found.values[0], product[0, 1:].reshape(3, 4), rtol=1e-5)
+
+
 class Itself(nn.Module):
     """Blocks whose tokens take from themselves alone: queries and keys are large, and one for each position."""
 

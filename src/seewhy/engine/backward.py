@@ -12,7 +12,7 @@ from torch.autograd.graph import GradientEdge
 from ..errors import GradientError, LayerError, TargetError
 from ..scoring import CONSTANT_TARGET, Selected
 from ..targets import Class
-from .attention import find_attention
+from .attention import Block, find_attention
 from .capture import Captured
 from .diagnose import refuse_unsound, where_gradient_ends
 from .record import Objective, Way
@@ -22,7 +22,7 @@ from .straighten import straighten
 if TYPE_CHECKING:
     from .passes import Measured
 
-Place: TypeAlias = "Captured | GradientEdge | None"  # where a gradient is wanted; None: at the input
+Place: TypeAlias = "Captured | Block | GradientEdge | None"  # where a gradient is wanted; None: at the input
 INPUT, BIAS, ATTENTION = "", "bias ", "attention "  # what the gradients there are called, the latter two with a number
 _FIRST_LOOK = 4  # candidates whose gradient is asked for at first, then four times as many
 NO_CANDIDATE = (
@@ -62,8 +62,8 @@ def _grad_of(
 
 def _in_rows(parts: Sequence[Tensor | None], place: Place) -> Tensor | None:
     """The gradients of each of the images' targets, put together image by image; None where any is."""
-    layer = place if isinstance(place, Captured) else None
-    found = [layer.oriented(part) if layer else part for part in parts if part is not None]
+    known = place if isinstance(place, Captured | Block) else None
+    found = [known.oriented(part) if known else part for part in parts if part is not None]
     if len(found) < len(parts):
         return None
     return found[0] if len(found) == 1 else torch.stack(found, 1).flatten(0, 1)
@@ -105,8 +105,12 @@ class Backward:
             self._run(way, last=way == ways[-1])
 
     def _look_at_attention(self) -> None:
-        found = self._found
-        found.attention = find_attention(self._nodes, len(found.input), found.observer.sequences)
+        found, each, memory = self._found, self._found.scoring.each, self._request.memory
+
+        def pull(edge: GradientEdge, image: int) -> Tensor | None:
+            return _grad_of(self._scores, [edge], True, image * each, len(self._scores))[0]
+
+        found.attention = find_attention(self._nodes, found.observer, len(found.input), pull, memory)
         if any(needs.attention == "formation" for needs in self._request.needs):
             from .formation import formation  # which runs the rest of models, and so passes
 
@@ -141,7 +145,7 @@ class Backward:
             every = any(need.attention == "gradients" and need.at_attention == way for need in needs)
             blocks = dict(enumerate(found.attention.blocks))
             last = len(blocks) - 1
-            places |= {f"{ATTENTION}{index}": blocks[index].edge for index in (blocks if every else [last])}
+            places |= {f"{ATTENTION}{index}": blocks[index] for index in (blocks if every else [last])}
         return places
 
     def _curved(self, way: Way) -> list[Captured]:
@@ -173,7 +177,7 @@ class Backward:
         return [_in_rows(parts, place) for *parts, place in zip(*turns, places, strict=True)]
 
     def _edge(self, place: Place) -> Any:
-        return self._found.input if place is None else place.edge if isinstance(place, Captured) else place
+        return self._found.input if place is None else place.edge if isinstance(place, Captured | Block) else place
 
     def _curvature(self, layer: Captured, scores: Tensor) -> Tensor:
         """The Hessian of the scores at a layer, times what the layer gave."""

@@ -16,12 +16,13 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.utils.hooks import RemovableHandle
 
 from ..errors import LayerError, LayerNotRunError, close_matches
-from ..given import FIRST, LAST, TOKENS, TOKENS_FIRST, Given
+from ..given import FIRST, TOKENS, TOKENS_FIRST, Given
 from ..layers import Layer, LayerInfo, tensors, unfit, with_first_tensor
 from ..layouts import TELLING, Layout, Layouts
 from .biases import Adding, added, edge_of
 from .head import HeadFinder
 from .rules import relu_after
+from .spans import Span, as_tokens, operation, span_of
 
 _ELSEWHERE = (
     "What layer {!r} returned does not depend on the images explained: it belongs to another input of the model or to "
@@ -110,19 +111,6 @@ class Captured:
             )
 
 
-@dataclass(frozen=True)
-class Span:
-    """A call of a module that gave a sequence: when it began and ended, by autograd's count of operations.
-
-    `output` is ``(n, tokens, C)``.
-    """
-
-    call: Call
-    began: int
-    ended: int
-    output: Tensor
-
-
 class Observer:
     """Watches one run of `model` on a batch ``(n, C, *sides)``; a context manager that owns its hooks.
 
@@ -141,7 +129,8 @@ class Observer:
         whole: whether the graph starts at the input. Else it starts at the first layer that is captured, and of the
             candidates anew where grids shrink: the deepest are asked first, and what was before need not be kept.
         adds: whether layers that add a bias are to be kept.
-        blocks: whether what modules make of sequences of tokens is to be kept.
+        spans: whether the calls that give sequences of tokens are to be kept.
+        blocks: whether what these give is to be kept too.
         known: the layouts of wanted layers, by label, that were worked out before for inputs of this shape; with all of
             them, no other module need be watched.
     """
@@ -161,11 +150,12 @@ class Observer:
         strict: bool = False,
         whole: bool = False,
         adds: bool = False,
+        spans: bool = False,
         blocks: bool = False,
         known: Mapping[str, Layout | None] | None = None,
     ) -> None:
         self._known = known or {}
-        self._adds, self._blocks = adds, blocks
+        self._adds, self._spans, self._blocks = adds, spans, blocks
         self._gradients, self._choose, self._wanted = gradients, choose, wanted
         self._follows, self._strict, self._whole = follows, strict, whole
         self._restart: int | None = None  # when the graph started anew, by autograd's count of operations
@@ -190,7 +180,9 @@ class Observer:
         self.captured: list[Captured] = []
         self.adding: list[Adding] = []
         self.spans: list[Span] = []
-        self.sequences: dict[int, Layout] = {}  # where the positions are in sequences of so many tokens
+        # Where the positions are in sequences of so many tokens; None where the user says that it is not in a row.
+        self.sequences: dict[int, Layout | None] = {}
+        self._said: set[int] = set()  # of how many tokens the user said it
         self.cover: tuple[float, ...] = (1.0,) * (batch.dim() - 2)  # the share of each side that is image, not padding
         self.head = HeadFinder() if head else None
 
@@ -212,8 +204,13 @@ class Observer:
         return self
 
     def _hook(self, module: nn.Module, hook: Callable[..., Any]) -> None:
+        """Call `hook` with a module, all that it is given, by position or keyword, and what it returns."""
+
+        def called(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
+            return hook(module, (*args, *kwargs.values()) if kwargs else args, output)
+
         if not isinstance(module, torch.jit.ScriptModule):  # scripted code calls no hooks
-            self._handles.append(module.register_forward_hook(hook))
+            self._handles.append(module.register_forward_hook(called, with_kwargs=True))
 
     def __exit__(self, *exception: object) -> None:
         for handle in self._handles:
@@ -261,15 +258,20 @@ class Observer:
 
     def _note(self, call: Call, args: Any, output: Tensor, layout: Layout | None) -> None:
         """Keep what tells of attention and of biases."""
-        if layout and layout.picks is None:
-            tokens = layout.name in (TOKENS, TOKENS_FIRST)
-            count = layout.prefix + math.prod(layout.grid)
-            self.sequences[count] = layout if tokens else self.sequences.get(count, layout)
+        if layout and (found := as_tokens(layout, tuple(output.shape))):
+            self._tell_sequence(*found, said=layout.picks is not None)
         if self._adds and output.requires_grad and (bias := added(call.module)) is not None:
             self.adding.append(Adding(call, layout, edge_of(call.module, output), bias))
-        if self._blocks and output.requires_grad and (sequence := _tokens(output, layout)) is not None:
-            began = max((_operation(tensor) for tensor in tensors(args)), default=-1)
-            self.spans.append(Span(call, began, _operation(output), sequence.clone()))
+        if self._spans and output.requires_grad and (span := span_of(call, args, output, layout, self._blocks)):
+            self.spans.append(span)
+
+    def _tell_sequence(self, count: int, layout: Layout | None, *, said: bool) -> None:
+        """Keep where the positions are in so many tokens: what the user `said`, or else what a sequence of them has."""
+        if said:
+            self._said.add(count)
+        elif count in self._said or (count in self.sequences and layout and layout.name not in (TOKENS, TOKENS_FIRST)):
+            return
+        self.sequences[count] = layout
 
     def _wanted_of(self, module: nn.Module) -> list[Layer]:
         return [layer for layer in self._wanted if layer.module is module]
@@ -344,12 +346,12 @@ class Observer:
         self._candidates.clear()
         self._branched.add(call.module)
         goes_on, edge, _ = _branch(output)
-        self._restart = _operation(goes_on)
+        self._restart = operation(goes_on)
         return goes_on, edge
 
     def _precedes_restart(self, output: Tensor) -> bool:
         """Whether a tensor was there before the graph started anew, so that some of what it led to may be cut off."""
-        return self._restart is not None and _operation(output) < self._restart
+        return self._restart is not None and operation(output) < self._restart
 
     def _shrinks(self, module: nn.Module, args: Any, output: Tensor, layout: Layout | None) -> bool:
         """Whether a module without others inside has a coarser grid than what it got, or than the one before it."""
@@ -448,18 +450,6 @@ def _branch(output: Tensor) -> tuple[Tensor, GradientEdge, GradientEdge]:
         copy = output.clone()
         with torch._C.DisableTorchFunctionSubclass():  # else the edge of a leaf of the model's own tensor type is wrong
             return copy, get_gradient_edge(output), get_gradient_edge(copy)
-
-
-def _tokens(output: Tensor, layout: Layout | None) -> Tensor | None:
-    """An output as a sequence ``(n, tokens, C)``; None where it is none."""
-    if layout and layout.name in LAST.values():
-        return output.flatten(1, -2)
-    return output if output.dim() == 3 else None
-
-
-def _operation(tensor: Tensor) -> int:
-    """The number of the operation that made a tensor, of all that autograd recorded in this thread; -1 if none did."""
-    return -1 if tensor.grad_fn is None else tensor.grad_fn._sequence_nr()
 
 
 def _version(tensor: Tensor) -> int | None:

@@ -178,14 +178,14 @@ class Measured:
     def _attention(self, needs: Needs, way: Way, found: Blocks) -> Attention:
         """What a method gets of attention, a row for each pair."""
         names = [f"{ATTENTION}{index}" for index in range(len(found.blocks))]
-        last = found.blocks[-1].shaped(self._here(self.gradients[way, names[-1]]))
+        last = self._here(self.gradients[way, names[-1]])
         gradients = self.formed if needs.attention == "formation" else []
         if needs.attention == "gradients":
-            every = zip(names, found.blocks, strict=True)
-            gradients = [block.shaped(self._here(self.gradients[way, name])) for name, block in every]
+            gradients = [self._here(self.gradients[way, name]) for name in names]
         weights = [self._paired(self._here(block.weights)) for block in found.blocks]
         layout = found.layout
-        return Attention(weights, gradients, layout.grid, layout.prefix, readout(found, last), found.others)
+        read = readout(found, last)
+        return Attention(weights, gradients, layout.grid, layout.prefix, read, found.others, found.parallel)
 
     def _paired(self, tensor: Tensor) -> Tensor:
         """A row for each target of each image."""
@@ -278,6 +278,7 @@ def measure(model: nn.Module, batch: Tensor, request: Request, scoring: Scoring)
         strict=request.inputs.extra,
         whole=whole,
         adds=any(needs.biases for needs in request.needs),
+        spans=any(needs.attention for needs in request.needs),
         blocks=any(needs.attention == "formation" for needs in request.needs),
         known=request.known,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -154,6 +155,7 @@ class Attention:
         readout: ``(n, q)``, which tokens of the last block the score reads: 1 at the class token if it reads that, else
             the share of each.
         others: how many attentions there are besides, between other tokens, as within windows.
+        parallel: how many of the blocks do not depend on the one before, but run beside it.
     """
 
     weights: list[Tensor]
@@ -162,10 +164,11 @@ class Attention:
     prefix: int
     readout: Tensor
     others: int = 0
+    parallel: int = 0
 
     def on_grid(self, tokens: Tensor) -> Tensor:
-        """A number for each token ``(n, k)``, at the positions of the grid ``(n, *grid)``."""
-        return torch.unflatten(tokens[:, self.prefix :], 1, self.grid)
+        """A number for each token ``(n, ..., k)``, at the positions of the grid ``(n, ..., *grid)``."""
+        return torch.unflatten(tokens[..., self.prefix : self.prefix + math.prod(self.grid)], -1, self.grid)
 
 
 class Record:

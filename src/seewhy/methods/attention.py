@@ -22,8 +22,8 @@ _HEADS: dict[str, Callable[[Tensor], Tensor]] = {
     "min": lambda weights: weights.amin(1),
 }
 _NO_ROLLOUT = (
-    "{} follows tokens from the first block to the last, and in this model {}. 'raw_attention', 'attention_cam' and "
-    "'legrad' look at blocks by themselves."
+    "{} follows tokens from the first block to the last, and in this model {}. 'raw_attention' and 'attention_cam' "
+    "look at the last block alone."
 )
 
 
@@ -134,7 +134,7 @@ class AttentionCAM(Method):
         attention = record.attention
         rows = torch.einsum("nq,nhqk->nhk", attention.readout, attention.weights[-1].float())
         slopes = torch.einsum("nq,nhqk->nhk", attention.readout, attention.gradients[-1].float())
-        weights = slopes[:, :, attention.prefix :].mean(2, keepdim=True)
+        weights = attention.on_grid(slopes).flatten(2).mean(2, keepdim=True)
         return attention.on_grid((weights * rows).sum(1)).relu()
 
 
@@ -177,8 +177,12 @@ def _read(attention: Attention, rows: Tensor) -> Tensor:
 
 def _check_rollout(attention: Attention, name: str) -> None:
     """Refuse attention that cannot be followed from block to block."""
+    every, why = attention.others + len(attention.weights), ""
     if attention.others:
-        every = attention.others + len(attention.weights)
-        raise ModelError(_NO_ROLLOUT.format(name, f"{attention.others} of {every} attentions are between other tokens"))
-    if any(weights.shape[2] != weights.shape[3] for weights in attention.weights):
-        raise ModelError(_NO_ROLLOUT.format(name, "a block takes from more tokens than it gives"))
+        why = f"{attention.others} of {every} attentions are between other tokens"
+    elif attention.parallel:
+        why = f"{attention.parallel} of {every} attentions run beside the one before"
+    elif any(weights.shape[2] != weights.shape[3] for weights in attention.weights):
+        why = "a block takes from more tokens than it gives"
+    if why:
+        raise ModelError(_NO_ROLLOUT.format(name, why))
