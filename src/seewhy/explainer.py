@@ -541,16 +541,18 @@ std (0.229, 0.224, 0.225))
         inputs: ModelInputs,
         most: int | None = None,
         memory: dict[Any, Any] | None = None,
+        original: Tensor | None = None,
     ) -> Measured:
         """What the passes over one batch give that `methods` need, at `layers` (None: at the one that is chosen).
 
-        `most` is how many evaluations may run together; `memory` is shared by all batches of a call.
+        `most` is how many evaluations may run together; `memory` is shared by all batches of a call; `original` is what
+        the batch is a change of.
         """
         needs = tuple(method.needs for method in methods)
         colours = partial(to_input, self._preprocessing, self._sides)
         request = Request(
             needs, layers or (), layout=self._layout, inputs=inputs, most=most, to_input=colours,
-            memory={} if memory is None else memory,
+            original=original, memory={} if memory is None else memory,
         )  # fmt: skip
         measured = self._choice.measure(request, batch, scoring)
         self._cautions.check(measured.selected, scoring)

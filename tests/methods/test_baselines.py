@@ -19,6 +19,7 @@ from seewhy.engine.record import Record
 from seewhy.errors import InputError, InputTypeError, NonFiniteError
 from seewhy.methods import IntegratedGradients, Occlusion, SmoothGrad
 from seewhy.methods.baselines import make_baseline
+from seewhy.testing import small_cnn
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.5)
 NORMALISED = transforms.Compose([transforms.ToTensor(), transforms.Normalize(MEAN, STD)])
@@ -264,3 +265,16 @@ def test_a_seed_is_any_whole_number(method: Any) -> None:
                 for seed in (0, -1, 2**70 + 7, np.int32(2**30), 2**30)]  # fmt: skip
     np.testing.assert_array_equal(maps[3], maps[4])
     assert not any(np.array_equal(one, other) for i, one in enumerate(maps[:4]) for other in maps[:i])
+
+
+def test_noise_does_not_change_what_black_is():
+    """Without a transform, inputs within 0..1 are pictures, and so are these with noise, which goes beyond."""
+    explainer, images = Explainer(small_cnn()), torch.rand(2, 3, 20, 24, generator=torch.Generator().manual_seed(1))
+    images[:, :, 0, :2] = torch.tensor([0.0, 1.0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SeewhyWarning)
+        plain = explainer.explain(images, "integrated_gradients", target=1, steps=12).values
+        noisy = explainer.explain(images, "smooth_grad", base="integrated_gradients", steps=12, noise=0.02, samples=4,
+                                  target=1).values  # fmt: skip
+    assert np.corrcoef(plain.ravel(), noisy.ravel())[0, 1] > 0.98
+    assert np.linalg.norm(noisy) == pytest.approx(np.linalg.norm(plain), rel=0.05)

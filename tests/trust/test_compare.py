@@ -50,7 +50,7 @@ def test_ranks_go_by_the_direction():
         methods=("a", "b", "c"), metrics=("low", "high"), higher_is_better=np.array([False, True]),
         cost=np.array([1.0, 2, 3]),
     )  # fmt: skip
-    np.testing.assert_allclose(found.means, [[0.3, 0.3], [0.1, 0.1], [0.3, np.nan]], rtol=1e-6)
+    np.testing.assert_allclose(found.means, [[0.3, 0.2], [0.1, 0.1], [0.3, np.nan]], rtol=1e-6)
     np.testing.assert_array_equal(found.ranks, [[2, 1], [1, 2], [2, np.nan]])
     assert list(found.table.columns) == ["low", "low ↓ rank", "high", "high ↑ rank", "cost"]
     assert found.table["high ↑ rank"].tolist()[:2] == [1, 2]

@@ -177,8 +177,9 @@ def test_superpixels_add_up_once_each():
     found = explainer.explain(IMAGES, "kernel_shap", target=1, segments=6)
     assert found.measures["completeness_error"].max() < 1e-5
     assert explainer.check(found)["complete"].answer == "yes"
+    np.testing.assert_array_equal(trust.completeness(explainer, found).values, found.measures["completeness_error"])
     with pytest.raises(InputError, match="pixels do not add up"):
-        trust.completeness(explainer, found)
+        trust.completeness(explainer, explainer.explain(IMAGES, "lime", target=1, segments=6, samples=40))
 
 
 def test_a_constant_map_has_no_correlation_with_anything():

@@ -158,7 +158,10 @@ class Evaluations:
 
         def ask(images: Tensor, numbers: Tensor) -> Record:
             inputs = self._request.inputs.picked(images.tolist(), len(self._batch))
-            request = replace(self._request, needs=(needs,), layers=layers, choose=False, inputs=inputs)
+            original = (self._batch if self._request.original is None else self._request.original)[images]
+            request = replace(
+                self._request, needs=(needs,), layers=layers, choose=False, inputs=inputs, original=original
+            )
 
             def measured(model: nn.Module, changed: Tensor) -> Record:
                 with torch.enable_grad():

@@ -47,6 +47,7 @@ class Request:
         inputs: what the model is called with besides the batch, and where that goes.
         most: how many evaluations may run together; None: as many as is quickest.
         to_input: what the model would get for pictures of 0..1, in the place of some that it got.
+        original: ``(n, C, *sides)``, of what the batch is a change; its colours are as these were taken.
         known: the layouts of layers for inputs of this shape, by label, where they were worked out before.
         memory: what one call of the user learns on the way: sizes of chunks, faster copies.
     """
@@ -60,6 +61,7 @@ class Request:
     inputs: ModelInputs = field(default_factory=ModelInputs)
     most: int | None = None
     to_input: Callable[[Tensor, Tensor], Tensor] | None = None
+    original: Tensor | None = field(default=None, compare=False)
     known: Mapping[str, Layout | None] = field(default_factory=dict)
     memory: dict[Any, Any] = field(default_factory=dict, compare=False)
 
@@ -128,7 +130,7 @@ class Measured:
     def record(self, needs: Needs, layer: Captured | None, progress: bool | None = None) -> Record:
         """What a method with these needs gets of it, a row for each pair of image and target."""
         selected = self.selected if needs.score else None
-        measured: dict[str, Any] = {"input": self._paired(self.input), "to_input": self.request.to_input}
+        measured: dict[str, Any] = {"input": self._paired(self.input), "to_input": self._to_input()}
         if selected:
             outputs = None if selected.outputs is None else self._paired(selected.outputs)
             measured |= {"outputs": outputs, "scores": selected.scores}
@@ -158,6 +160,13 @@ class Measured:
         if needs.curved:
             measured["curvature"] = self._here(self.curvatures[needs.curved, layer.label])
         return LayerRecord(**measured)
+
+    def _to_input(self) -> Callable[[Tensor, Tensor], Tensor] | None:
+        """What the model would get for pictures; of changed images as of those that were changed."""
+        given, original = self.request.to_input, self.request.original
+        if given is None or original is None:
+            return given
+        return lambda pictures, _: given(pictures, self._paired(original))
 
     def _differentiated(self, needs: Needs) -> dict[str, Any]:
         """What the backward passes gave that is not at a layer."""

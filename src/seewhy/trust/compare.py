@@ -58,8 +58,15 @@ class Comparison(Result):
 
     @property
     def means(self) -> NDArray[np.float32]:
-        """The mean over the images for which it is defined, ``(M, K)``; NaN where there is none."""
-        return nanmean(self.values).astype(np.float32)
+        """The mean over the images for which all methods have a value, if they have any, ``(M, K)``; else NaN."""
+        return nanmean(np.where(self._shared, self.values, np.float32(np.nan))).astype(np.float32)
+
+    @property
+    def _shared(self) -> NDArray[np.bool_]:
+        """For which images a metric compares the methods, ``(K, N)``."""
+        defined = ~np.isnan(self.values)
+        shared: NDArray[np.bool_] = (defined | ~defined.any(2, keepdims=True)).all(0)
+        return shared
 
     @property
     def ranks(self) -> NDArray[np.float32]:
@@ -98,7 +105,10 @@ class Comparison(Result):
         heads = [f"{arrow} {name}" for name, arrow in zip(self.metrics, arrows, strict=True)]
         cost = [f"{cost:.3g}" for cost in self.cost]
         drawing.draw(ax, self.methods, heads, self.means, self.ranks, ("cost in forward passes", cost))
-        said = f"{self.values.shape[2]:,} images; in brackets the rank, which is the colour"
+        few = int(self._shared.sum(1).min())
+        count = self.values.shape[2]
+        partly = f", of which a metric is defined for {few:,}" if few < count else ""
+        said = f"{count:,} images{partly}; in brackets the rank, which is the colour"
         ax.set_title(said, fontsize=9, loc="left")
         return ax
 

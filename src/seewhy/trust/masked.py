@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def average_drop(
     explainer: Explainer, explanation: Any, *, baseline: Baseline = "black", **common: Unpack[Common]
 ) -> Score:
-    """Average drop (Chattopadhay 2018, section 4.1.1): the share of the probability that is lost, max(0, Y − O) / Y.
+    """Average drop (Chattopadhay 2018, section 4.1, (i)): the share of the probability that is lost, max(0, Y − O) / Y.
 
     Y is the probability for the image, O that for the image times its map, which is stretched to 0..1 (a constant map
     shows nothing). Values are in 0..1, not percent; a lower one is better.
@@ -53,7 +53,7 @@ def average_drop(
 def average_increase(
     explainer: Explainer, explanation: Any, *, baseline: Baseline = "black", **common: Unpack[Common]
 ) -> Score:
-    """Increase in confidence (Chattopadhay 2018, section 4.1.2): 1 where the probability rises, O > Y, else 0.
+    """Increase in confidence (Chattopadhay 2018, section 4.1, (ii)): 1 where the probability rises, O > Y, else 0.
 
     Arguments and result are those of `average_drop`; a higher mean is better.
 

@@ -78,7 +78,7 @@ def _depth(own: set[nn.Parameter], uses: Uses) -> float:
 
 
 def _reaches(own: set[nn.Parameter], uses: Sequence[Uses]) -> NDArray[np.bool_]:
-    large = [parameter for parameter in own if parameter.dim() > 1 and float(parameter.detach().float().std()) > 0]
+    large = [parameter for parameter in own if parameter.dim() > 1]
     return np.array([any(parameter in one.moving for parameter in large) for one in uses])
 
 
@@ -118,7 +118,10 @@ def _made(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 def _random(parameter: Any) -> bool:
     """Whether a parameter can be drawn anew: one number, or one that is the same everywhere, has no spread."""
-    return bool(parameter.is_floating_point() and parameter.numel() > 1 and not parameter.is_meta)
+    if not parameter.is_floating_point() or parameter.numel() < 2 or parameter.is_meta:
+        return False
+    values = parameter.detach()
+    return bool(values.amax() > values.amin())
 
 
 def _like(data: Tensor, drawn: torch.Generator) -> Tensor:

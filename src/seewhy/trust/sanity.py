@@ -39,7 +39,7 @@ def mprt(
     seed: int = 0,
     **common: Unpack[Common],
 ) -> Score:
-    """Model parameter randomisation test (Adebayo 2018, section 4.1): how alike maps stay when weights are random.
+    """Model parameter randomisation test (Adebayo 2018, section 3): how alike maps stay when weights are random.
 
     Weights are drawn anew, layer by layer from the top, and the same target is explained again. Values are the mean
     similarity of the maps before and after, at most 1: lower is better, as a map that stays does not depend on what the
@@ -149,6 +149,7 @@ def random_logit(
     Returns:
         A `Score`; undefined where the target is no class, and where the map is the same everywhere. What is asked of
         the other class is what was asked of its own: its score, probability, or what argues for it against another.
+        ``numbers["classes"]`` is how many classes there are.
 
     Raises:
         InputError: nothing says how the maps were made.
@@ -165,15 +166,16 @@ def random_logit(
     _ = subject.method  # refused before anything is computed
 
     def compute(chunk: Chunk) -> Found:
-        away = _others(chunk, seed, count)
+        away, classes = _others(chunk, seed, count), torch.full((len(chunk.maps),), float(chunk.count))
         if not away.numel():
-            return {"values": torch.full((len(chunk.maps),), torch.nan)}
+            return {"values": torch.full((len(chunk.maps),), torch.nan), "classes": classes}
         found = [alike(chunk.maps, _maps(subject, chunk, _moved(chunk, classes))) for classes in away.T]
         similar = torch.where(away.to(chunk.maps.device) < 0, torch.nan, torch.stack(found, 1))
-        return {"values": judged(chunk.maps, similar.nanmean(1, keepdim=True))[:, 0]}
+        return {"values": judged(chunk.maps, similar.nanmean(1, keepdim=True))[:, 0], "classes": classes}
 
-    values = subject.each(compute)["values"]
-    return Score(name="random_logit", values=values, higher_is_better=False, provenance=subject.provenance)
+    found = subject.each(compute)
+    return Score(name="random_logit", values=found.pop("values"), higher_is_better=False, numbers=found,
+                 provenance=subject.provenance)  # fmt: skip
 
 
 def judged(maps: Tensor, similar: Tensor) -> Tensor:

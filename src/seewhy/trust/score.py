@@ -93,7 +93,8 @@ class Score(Result):
                 ax.plot(at, curves.T, color=colour, linewidth=0.6, alpha=0.3)
             few = marker if len(at) <= _MANY else None
             ax.plot(at, nanmean(curves.T), color=colour, linewidth=1.8, marker=few, markersize=4, label=name)
-        if self.labels:
+        if self.labels:  # similarities
+            ax.set_ylim(-1 if any((curves < 0).any() for curves in self.curves.values()) else 0, 1.02)
             ax.set_xticks(at, self.labels, rotation=90, fontsize=_SMALL, parse_math=False)
         ax.set_xlabel(self.axis, fontsize=_SMALL)
         if len(self.curves) > 1:
@@ -106,8 +107,10 @@ class Score(Result):
 
         ax.plot(np.arange(len(self)), self.values, "o", color=LOOKS[1][0], markersize=4, clip_on=False)
         ax.axhline(self.mean, color="#444444", linewidth=1, linestyle=(0, (4, 3)))
-        if np.nanmin(self.values, initial=0) >= 0 and np.nanmax(self.values, initial=0) <= 1:
-            ax.set_ylim(0, 1)  # a share: small differences must look small
+        low, high = np.nanmin(self.values, initial=0), np.nanmax(self.values, initial=0)
+        if low >= -1 and high <= 1:
+            ax.set_ylim(min(0, np.floor(low)), 1)  # of shares and correlations small differences must look small
+        ax.set_xlim(-0.5, len(self) - 0.5)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.set_xlabel("map", fontsize=_SMALL)
         ax.set_ylabel(self.name, fontsize=_SMALL)

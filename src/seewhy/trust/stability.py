@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Unpack
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from ..arguments import real, whole
+from ..explanation import Explanation
 from ..methods.baselines import check_seed, numbered
 from .score import Score
 from .subject import Chunk, Common, Found, Subject
@@ -55,21 +60,34 @@ def max_sensitivity(
     subject = Subject(explainer, explanation, **common)
     _ = subject.method  # refused before anything is computed
 
+    values = most_changed(subject, radius, count, seed, lambda made: made.values)
+    return Score(name="max_sensitivity", values=values, higher_is_better=False, provenance=subject.provenance)
+
+
+def most_changed(
+    subject: Subject, radius: float, count: int, seed: int, part: Callable[[Explanation], NDArray[np.float32]]
+) -> NDArray[np.float32]:
+    """By how much a part of each explanation changes at most, of its size; NaN where it is 0 everywhere."""
+
     def compute(chunk: Chunk) -> Found:
         x = chunk.record.input
         flat = x.flatten(1)
         reach = radius * (flat.amax(1) - flat.amin(1)).view(-1, *(1 for _ in x.shape[1:]))
-        before = subject.values(chunk).flatten(1).double()
+        rows = slice(chunk.start, chunk.start + len(x))
+        made = subject.explanation
+        before = _numbers(part(subject.again(chunk, x)) if made is None else part(made)[rows])
         most = torch.zeros(len(x), dtype=torch.float64)
         for number in range(count):
             moved = x + reach * noise(x.shape[1:], seed, number).to(x)
-            after = torch.from_numpy(subject.again(chunk, moved).values.copy()).flatten(1).double()
-            most = torch.maximum(most, (after - before).norm(dim=1))
+            most = torch.maximum(most, (_numbers(part(subject.again(chunk, moved))) - before).norm(dim=1))
         size = before.norm(dim=1)
         return {"values": torch.where(size > 0, most / size, torch.nan)}
 
-    values = subject.each(compute)["values"]
-    return Score(name="max_sensitivity", values=values, higher_is_better=False, provenance=subject.provenance)
+    return subject.each(compute)["values"]
+
+
+def _numbers(values: NDArray[np.float32]) -> Tensor:
+    return torch.from_numpy(values.copy()).flatten(1).double()
 
 
 def noise(shape: Any, seed: int, number: int) -> torch.Tensor:

@@ -223,21 +223,17 @@ class Subject:
 
     def by(self, method: Method, chunk: Chunk, batch: Tensor, targets: Sequence[Target] | None = None) -> Explanation:
         """What any method gives at the same layers."""
-        count = len(batch)
+        count, before = len(batch), chunk.record.input
+        original = before if batch.shape == before.shape else None  # a mosaic is a picture of its own
         scoring = self._explainer._scoring(chunk.targets if targets is None else targets, 0)
         layers = tuple(find_layers(self._explainer._inner, list(self._layers))) if self._layers else None
         with torch.enable_grad():
-            measured = self._explainer._measure([method], layers, batch, scoring, chunk.inputs, self._batch_size, {})
+            measured = self._explainer._measure(
+                [method], layers, batch, scoring, chunk.inputs, self._batch_size, {}, original
+            )
             found = Collector([method])
             found.add(measured, np.zeros((count, *_picture_sides(batch), 3), np.uint8))
         return found.explanations(None, (None,) * count, {})[0]
-
-    def values(self, chunk: Chunk) -> Tensor:
-        """The raw values of a chunk: those of the explanation, or made again where there are maps alone."""
-        known = self.explanation
-        rows = slice(chunk.start, chunk.start + len(chunk.maps))
-        found = self.again(chunk, chunk.record.input).values if known is None else known.values[rows]
-        return torch.from_numpy(found.copy())
 
     def start(self, chunk: Chunk, given: Baseline | None, seed: int = 0) -> Tensor:
         """What comes in the place of a chunk's images; None: what the method measured them against, else black.

@@ -12,6 +12,7 @@ from ..arguments import real, whole
 from ..errors import InputError
 from ..methods.base import Method
 from ..methods.baselines import Baseline, check_baseline, generator, numbered
+from ..methods.make import make_methods
 from ..methods.superpixels import Segmenting
 from .alike import pearson
 from .score import Score
@@ -20,7 +21,7 @@ from .subject import Chunk, Common, Found, Subject
 if TYPE_CHECKING:
     from ..explainer import Explainer
 
-_SENSITIVITIES = ("saliency", "guided_backprop", "deconvnet", "smooth_grad", "square_grad", "var_grad")
+_SENSITIVITIES = ("saliency", "guided_backprop", "deconvnet", "guided_grad_cam")
 
 
 def mufidelity(
@@ -120,8 +121,9 @@ def infidelity(
         sensitivity: whether Φ says what a unit of input does to the score, as gradients do, so that Iᵀ Φ is the sum of
             its products with I; or has a share of the score for each place, of which I takes the share I / (x −
             baseline). None: the former for gradients (saliency, guided backprop, SmoothGrad …), else the latter.
-        normalise: scale Φ by the number that makes the value least, as scales of maps differ by method (Yeh 2019,
-            section 4.1); then 0 is the least and the mean square of the changes the greatest possible value.
+        normalise: scale Φ by the number, at least 0, that makes the value least, as scales of maps differ by method
+            (Yeh 2019, section 4.1); then 0 is the least and the mean square of the changes the greatest possible value,
+            which an inverted map has.
         seed: of the changes, which are the same for all images but for the noise's scale.
         common: as for all metrics, see `Common`.
 
@@ -172,7 +174,7 @@ def infidelity(
         falls = chunk.record.scores.double()[:, None] - chunk.ask.scores(change, count)
         squares = (sums**2).sum(1)
         fitted = (sums * falls).sum(1) / torch.where(squares > 0, squares, 1)
-        scale = fitted if normalise else torch.ones_like(fitted)
+        scale = fitted.clamp(min=0) if normalise else torch.ones_like(fitted)
         return {
             "values": ((scale[:, None] * sums - falls) ** 2).mean(1),
             "scale": scale,
@@ -195,12 +197,16 @@ def completeness(
     Args:
         explainer: of the network.
         explanation: as for `mufidelity`; of an `Explanation` the sum of its raw values.
-        baseline: what the attributions are taken against, as for occlusion; None: the method's own, else black.
+        baseline: what the attributions are taken against, as for occlusion; None: what the method itself measured, its
+            ``measures["completeness_error"]``, else against its own baseline, or black.
         common: as for all metrics, see `Common`.
 
     Returns:
-        A `Score`, with the sum as ``numbers["sum"]`` and S(x) − S(baseline) as ``numbers["difference"]``; undefined
-        where the latter is 0 and the sum is not.
+        A `Score`, with the sum as ``numbers["sum"]`` and S(x) − S(baseline) as ``numbers["difference"]`` where these
+        were measured here; undefined where the latter is 0 and the sum is not.
+
+    Raises:
+        InputError: values are those of superpixels, or against several baselines.
 
     >>> import seewhy, torch
     >>> explainer = seewhy.Explainer(seewhy.testing.small_cnn())
@@ -211,9 +217,11 @@ def completeness(
     """
     check_baseline("black" if baseline is None else baseline)
     subject = Subject(explainer, explanation, **common)
+    own = subject.explanation.measures.get("completeness_error") if subject.explanation else None
+    if baseline is None and own is not None:
+        return Score(name="completeness", values=own, higher_is_better=False, provenance=subject.provenance)
     if isinstance(subject.known_method, Segmenting):
-        raise InputError("Each pixel of this map has the value of its whole superpixel, so pixels do not add up. What "
-                         "KernelSHAP itself misses is in its measures['completeness_error'].")  # fmt: skip
+        raise InputError("Each pixel of this map has the value of its whole superpixel, so pixels do not add up.")
     values = subject.maps if subject.explanation is None else subject.explanation.values
     sums = torch.from_numpy(values.reshape(len(values), -1).sum(1, dtype=np.float64))
 
@@ -238,6 +246,9 @@ def _same_everywhere(attribution: Tensor) -> Tensor:
 
 def is_sensitivity(method: Method | None) -> bool:
     """Whether values of a method are what a unit of input does to the score, and not shares of it."""
+    base = getattr(method, "base", None)  # what SmoothGrad and others go around has the units of its own values
+    if base is not None:
+        return is_sensitivity(make_methods(base, {})[0])
     return method is not None and method.registered_name in _SENSITIVITIES
 
 
