@@ -274,7 +274,7 @@ def test_noise_does_not_change_what_black_is():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SeewhyWarning)
         plain = explainer.explain(images, "integrated_gradients", target=1, steps=12).values
-        noisy = explainer.explain(images, "smooth_grad", base="integrated_gradients", steps=12, noise=0.02, samples=4,
-                                  target=1).values  # fmt: skip
+        base = IntegratedGradients(steps=12)
+        noisy = explainer.explain(images, SmoothGrad(base=base, noise=0.02, samples=4), target=1).values
     assert np.corrcoef(plain.ravel(), noisy.ravel())[0, 1] > 0.98
     assert np.linalg.norm(noisy) == pytest.approx(np.linalg.norm(plain), rel=0.05)

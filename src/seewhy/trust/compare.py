@@ -65,8 +65,7 @@ class Comparison(Result):
     def _shared(self) -> NDArray[np.bool_]:
         """For which images a metric compares the methods, ``(K, N)``."""
         defined = ~np.isnan(self.values)
-        shared: NDArray[np.bool_] = (defined | ~defined.any(2, keepdims=True)).all(0)
-        return shared
+        return np.asarray((defined | ~defined.any(2, keepdims=True)).all(0))
 
     @property
     def ranks(self) -> NDArray[np.float32]:
