@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -69,6 +69,7 @@ class Evaluations:
         speed: how whole runs of the model may be made faster.
         progress: whether to show a progress bar; None: where it takes more than 2 s and somebody watches.
         recordings: of runs on the one image, by layer.
+        dead: where a layer is noted that nothing reads.
     """
 
     def __init__(
@@ -81,7 +82,9 @@ class Evaluations:
         speed: Speed | bool = True,
         progress: bool | None = None,
         recordings: Mapping[str, Recording] | None = None,
+        dead: list[str] | None = None,
     ) -> None:
+        self._dead = [] if dead is None else dead
         self._recordings = recordings or {}
         self._model, self._batch, self._request, self._scoring = model, batch, request, scoring
         self._captured, self._progress = captured, progress
@@ -134,10 +137,12 @@ class Evaluations:
 
     def layer_scores(self, change: Change, count: int, where: Tensor | None = None) -> Tensor:
         """As `scores`, of changed activations ``(b, C, h, w)`` at the layer: only what comes after it is run again."""
+        still: list[float] = []  # of images of which the layer seems not to be read: by how much scores may differ
 
         def each(shown: Any) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
             for image in range(len(self._batch)):
                 tail = self._tail(image)
+                still.extend([tail.rounding] if self._ignores(tail, image) else [])
 
                 def ask(images: Tensor, numbers: Tensor, tail: Tail = tail) -> Tensor:
                     changed = change(images * self._scoring.each, numbers)
@@ -146,7 +151,10 @@ class Evaluations:
                 yield from self._in_chunks(self._asked(count, where, [image]), self._kind(tail), ask, shown)
 
         with self._bar(len(self._asked(count, where, range(len(self._batch)))[0])) as shown:
-            return self._gathered(count, each(shown))
+            found = self._gathered(count, each(shown))
+        if self._captured and len(still) == len(self._batch) and _spread(found) <= max(still):
+            self._dead.append(self._captured.label)
+        return found
 
     def records(self, change: Change, count: int, needs: Needs) -> Iterator[Asked]:
         """What the passes over the changed images give, chunk by chunk, as a method with these `needs` gets it."""
@@ -219,6 +227,22 @@ class Evaluations:
         if faster:
             self.faster = faster.said
 
+    def _ignores(self, tail: Tail, image: int) -> bool:
+        """Whether the score does not seem to depend on what the layer returns for an image.
+
+        The gradient knows, where there is one; that of a step is 0, and so it is not asked alone.
+        """
+        if not tail.still or self._captured is None:
+            return False
+        own = self._captured.value[image : image + 1].requires_grad_()
+        with suppress(RuntimeError), torch.enable_grad():  # of a model without a backward
+            raw = tail(own.clone(), graph=True)
+            scores = self._scoring.at([image]).read(raw, tuple(self._batch.shape[2:])).scores
+            if scores.requires_grad:
+                (gradient,) = torch.autograd.grad(scores.sum(), own, allow_unused=True)
+                return gradient is None or not gradient.any()
+        return True
+
     def _kind(self, tail: Tail) -> str:
         """Which evaluations are alike: those after another layer take another time."""
         if tail.short:
@@ -270,6 +294,12 @@ def _alike_records(expected: Record, got: Record) -> str:
     if why or "input_gradient" not in vars(expected):
         return why
     return alike_gradients(expected.input_gradient, got.input_gradient)
+
+
+def _spread(scores: Tensor) -> float:
+    """The greatest difference between scores of a row, of those that are known."""
+    most, least = scores.nan_to_num(-torch.inf).amax(1), scores.nan_to_num(torch.inf).amin(1)
+    return float((most - least).amax())
 
 
 def _own(changed: Tensor) -> Tensor:
