@@ -93,17 +93,20 @@ class Evaluations:
         self.faster = ""  # what was used to be faster, in words
         self.warnings: list[str] = []
         self._shown: Any = None  # a progress bar of all that is asked
+        self._alone = False  # whether each image is asked about by itself
 
     @contextmanager
     def apart(self, count: int) -> Iterator[Evaluations]:
         """The same where each row of the record is an image of its own: there a change may have to do with the target.
 
-        For methods that look for something step by step: one progress bar is for all steps.
+        For methods that look for something step by step: one progress bar is for all steps. Each image is asked about
+        alone, as rounding differs by the size of the batch, and where a step decides that may lead another way.
 
         Args:
             count: how many changed images of each row will be asked about, in all.
         """
         own, each = copy.copy(self), self._scoring.each
+        own._alone = True
         images = torch.arange(len(self._batch)).repeat_interleave(each).tolist()
         own._batch, own._scoring = self._batch.repeat_interleave(each, 0), replace(self._scoring, each=1)
         own._request = replace(self._request, inputs=self._request.inputs.picked(images, len(self._batch)))
@@ -177,8 +180,9 @@ class Evaluations:
             changed = change(images * self._scoring.each, numbers)
             return faster(measured, changed, _alike_records) if faster else measured(self._model, changed)
 
+        kind = "alone" if self._alone else "records"
         with self._bar(len(asked[0])) as shown:
-            for images, numbers, record in self._in_chunks(asked, "records", ask, shown, faster):
+            for images, numbers, record in self._in_chunks(asked, kind, ask, shown, faster):
                 yield Asked(*self._paired(images, numbers), record)
 
     def _bar(self, count: int) -> Any:
