@@ -289,7 +289,7 @@ class Observer:
         try:
             return self._layouts.see(call.module, tensor)
         except LayerError as error:
-            if self._wanted_of(call.module):
+            if any(layer.call in (None, call.number) for layer in self._wanted_of(call.module)):
                 raise LayerError(f"Layer {call.name!r}: {error}") from None
             return None
 
