@@ -1,12 +1,17 @@
 """The documentation is whole: nothing public is missing, every page is found. Building it is another check."""
 
+import csv
 import importlib
 import re
 from pathlib import Path
 
 import pytest
+import torch
 
 import seewhy
+from seewhy.methods.make import options_of
+from seewhy.methods.registry import find_method
+from seewhy.testing import SmallCNN
 
 DOCS = Path(__file__).parent.parent / "docs"
 PAGES = sorted(page for page in DOCS.rglob("*.md") if "_build" not in page.parts)
@@ -66,11 +71,102 @@ def test_every_public_module_is_in_the_reference_with_all_its_names(name):
 
 def test_every_method_is_on_the_page_of_methods():
     text = (DOCS / "methods.md").read_text()
-    for name in ["saliency", "guided_backprop", "deconvnet", "cam", "grad_cam", "guided_grad_cam", "activations"]:
-        assert f"`{name}`" in text
-    built_in = {n for n, cls in vars(seewhy.methods).items() if isinstance(cls, type) and cls is not seewhy.Method}
+    assert [name for name in sorted(built_in()) if f"`{name}`" not in text] == []
+    classes = {
+        n for n, cls in vars(seewhy.methods).items() if isinstance(cls, type) and cls is not seewhy.Method
+    }
     reference = REFERENCE["methods"]
-    assert all(f"autoclass:: seewhy.methods.{name}\n" in reference for name in built_in)
+    assert all(f"autoclass:: seewhy.methods.{name}\n" in reference for name in classes)
+
+
+def table_of_methods():
+    """The columns of each method in the one table of all."""
+    text = (DOCS / "choosing.md").read_text()
+    _, header, _, *rows = re.search(r"```\{table\}\n.*?\n(\n\|.*?)```", text, re.DOTALL)[1].split("\n")
+    columns = [part.strip() for part in header.strip("|").split("|")]
+    cells = [[part.strip() for part in row.strip("|").split("|")] for row in rows if row]
+    assert len({row[0] for row in cells}) == len(cells), "a method is there twice"
+    return {row[0].strip("`"): dict(zip(columns, row, strict=True)) for row in cells}
+
+
+TABLE = table_of_methods()
+
+
+def built_in():
+    return {name for name in seewhy.list_methods() if find_method(name).__module__.startswith("seewhy.")}
+
+
+def declared_at(needs):
+    if needs.layer:
+        return "layer, input" if needs.input_gradient else "layer"
+    return "head" if needs.head else "tokens" if needs.attention else "input"
+
+
+def declared_needs(name):
+    """In the words of the table; whether gradients of changed images are asked for is not declared."""
+    method, said = find_method(name)(), TABLE[name]["needs"]
+    needs = method.needs
+    gradients = "gradients" in said if needs.evaluations else bool(needs.ways)
+    words = {
+        "gradients": gradients,
+        "`libra`": "libra" in options_of(type(method)),
+        "ReLU": any(way.rule.name in ("guided", "deconvnet") for way in needs.ways),
+        "biases": needs.biases,
+        "attention": needs.attention,
+        "linear head": needs.head,
+        "a class": needs.objective,
+        "asks again": needs.evaluations,
+    }
+    return ", ".join(word for word, meant in words.items() if meant) or "–"
+
+
+def test_every_method_is_in_the_table_of_all():
+    assert set(TABLE) == built_in()
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_the_table_of_methods_says_what_they_declare(name):
+    method = find_method(name)()
+    assert TABLE[name]["at"] == declared_at(method.needs)
+    assert TABLE[name]["needs"] == declared_needs(name)
+    assert TABLE[name]["signed"] == ("yes" if method.signed else "")
+    assert TABLE[name]["passes"]
+    assert TABLE[name]["take it for"]
+
+
+class Frozen(SmallCNN):
+    """A network without gradients."""
+
+    def forward(self, x):
+        with torch.no_grad():
+            return super().forward(x)
+
+
+FEW = {
+    "extremal_perturbation": {"steps": 2, "areas": 0.1}, "kernel_shap": {"segments": 4},
+    "lime": {"segments": 4, "samples": 8}, "occlusion": {"window": 8, "stride": 8}, "rise": {"masks": 8},
+    "sobol": {"grid": 2, "designs": 2},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [name for name, row in TABLE.items() if "asks again" in row["needs"]])
+@pytest.mark.filterwarnings("ignore::seewhy.SeewhyWarning")
+def test_the_table_of_methods_says_which_work_without_gradients(name):
+    explainer, x = seewhy.Explainer(Frozen().eval()), torch.rand(1, 3, 16, 24)
+    asked = {"target": 1, "layer": "body" if TABLE[name]["at"] == "layer" else None, **FEW.get(name, {})}
+    if "gradients" in TABLE[name]["needs"]:
+        with pytest.raises(seewhy.SeewhyError, match=r"gradient|does not depend on the input"):
+            explainer.explain(x, name, **asked)
+    else:
+        assert explainer.explain(x, name, **asked).maps.shape == (1, 16, 24)
+
+
+def test_the_table_of_methods_says_which_maps_stay_for_a_network_that_answers_nonsense():
+    measured = {}
+    for file in ("methods_digits.csv", "methods_photos.csv"):
+        with (DOCS / "_static" / file).open() as rows:
+            measured |= {row["method"].strip("`"): row["shuffled"] for row in csv.DictReader(rows)}
+    assert {name: row["shuffled"] for name, row in TABLE.items()} == {name: measured[name] for name in TABLE}
 
 
 @pytest.mark.parametrize("page", EXTENSION_POINTS)

@@ -123,7 +123,7 @@ CONFIG = {"input_size": (3, 32, 48), "mean": (0.5, 0.4, 0.3), "std": (0.2, 0.3, 
 
 
 @pytest.mark.parametrize("without", [True, False])
-@pytest.mark.parametrize("wrap", ["bare", "object", "parallel", "compiled"])
+@pytest.mark.parametrize("wrap", ["bare", "object", "parallel", "inside", "compiled", "compiled inside"])
 def test_timm_config(monkeypatch: pytest.MonkeyPatch, without: bool, wrap: str) -> None:
     """Size and normalisation are the model's own, with timm or without, in its wrappers too; nothing is assumed."""
     if without:
@@ -133,10 +133,13 @@ def test_timm_config(monkeypatch: pytest.MonkeyPatch, without: bool, wrap: str) 
     model = timm_like(type("Config", (), {})() if wrap == "object" else CONFIG)
     if wrap == "object":
         vars(model.pretrained_cfg).update(CONFIG)
-    if wrap in ("parallel", "compiled"):
+    if wrap.startswith("compiled"):  # a wrapper that hands on all attributes, and is no model of timm's
+        model = torch.compile(model)
+    if wrap == "parallel":
+        model = nn.DataParallel(model)
+    if wrap.endswith("inside"):
         outer = nn.Identity()
-        outer.add_module({"parallel": "module", "compiled": "_orig_mod"}[wrap], model)
-        model = outer
+        outer.module, model = model, outer
     found = resolve_preprocessing(model, None)
     assert found.mean == pytest.approx(CONFIG["mean"])
     assert found.std == pytest.approx(CONFIG["std"])

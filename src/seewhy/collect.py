@@ -62,7 +62,6 @@ class Collector:
         self._targets.append(_describe(measured.selected, images * each))
         self._chunks += 1
         self.warnings |= dict.fromkeys(measured.warnings)
-        self._dead.update(set(measured.dead))
         for index, method in enumerate(self._methods):
             if isinstance(method, Fusing) and method.fuse:
                 self._fuse((index, "+".join(layer.label for layer in measured.layers)), method, measured, total)
@@ -72,6 +71,7 @@ class Collector:
                 record, values, maps = _apply(method, measured, layer)
                 self._layers[index, name] = [layer.label] if layer else []
                 self._keep((index, name), record, {"values": values, "maps": maps}, total)
+        self._dead.update(set(measured.dead))
 
     def _fuse(self, key: _Key, method: Fusing, measured: Measured, total: int | None) -> None:
         """One map of all layers."""

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from .errors import InputTypeError, warn
+from .layers import unwrap
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -169,10 +170,11 @@ def _timm_model(model: nn.Module) -> tuple[nn.Module, dict[str, Any]] | None:
     """The model inside its wrappers (DataParallel, torch.compile) that has a `pretrained_cfg`, and that."""
     inner: Any = model
     while isinstance(inner, nn.Module):
+        inner = unwrap(inner)
         config = getattr(inner, "pretrained_cfg", None)
         if isinstance(config, Mapping) or hasattr(config, "__dict__"):
             return inner, dict(config if isinstance(config, Mapping) else vars(config))
-        inner = getattr(inner, "_orig_mod", None) or getattr(inner, "module", None)
+        inner = getattr(inner, "module", None)
     return None
 
 

@@ -183,6 +183,34 @@ def test_a_layout_that_does_not_fit_any_more_is_worked_out_again():
         np.testing.assert_allclose(explainer.explain(x, "activations", layer="show").values, first, rtol=1e-5)
 
 
+class Tied(nn.Module):
+    """One ReLU three times; where it is the first time, nothing tells channels first from channels last."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.middle, self.last = (
+            nn.Conv2d(3, 8, 3, 2, 1),
+            nn.Conv2d(8, 8, 3, 1, 1),
+            nn.Conv2d(8, 12, 3, 2, 1),
+        )
+        self.act, self.head = nn.ReLU(), nn.Linear(12, 5)
+
+    def forward(self, x):
+        x = self.act(self.first(x))
+        return self.head(self.act(self.last(x + self.act(self.middle(x)))).mean((2, 3)))
+
+
+def test_the_layout_of_other_calls_of_a_layer_than_the_one_asked_for_is_not_needed():
+    x, explainer = torch.rand(3, 3, 24, 32, generator=torch.Generator().manual_seed(0)), Explainer(Tied().eval())
+    asked = [("hires_cam", {}), ("smooth_grad_cam_pp", {"samples": 2}), ("hires_cam", {"layer": "act#3"})]
+    for method, options in asked * 2:  # the second time it is known where the positions are
+        found = explainer.explain(x, method, target=1, **options)
+        assert found.layer == "act#3"
+        alone = Explainer(Tied().eval()).explain(x, method, target=1, **options)
+        np.testing.assert_allclose(found.values, alone.values, rtol=1e-5, atol=1e-7)
+
+
 def test_where_the_layouts_are_known_the_layer_alone_is_watched(monkeypatch):
     model, watched = small_cnn(), []
     explainer, x = Explainer(model), torch.rand(1, 3, 16, 24)

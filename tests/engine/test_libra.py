@@ -171,6 +171,8 @@ class Product(nn.Module):
         return self.weigh(a, b).flatten(1).sum(1, keepdim=True)
 
 
+POWERS = torch.tensor([0.5, 1.0, 2.0, 3.0], dtype=torch.float64)
+CORNER = F.pad(torch.ones(1, 1, 1, 1, dtype=torch.float64), (0, 3, 0, 2))
 PRODUCTS = {
     "alike": (lambda a, b: a * b, lambda a, b: (b / 2, a / 2)),
     "gated": (lambda a, b: a * torch.sigmoid(b), lambda a, b: (torch.sigmoid(b), 0 * b)),
@@ -182,6 +184,49 @@ PRODUCTS = {
     "tanh GELU": (
         lambda a, b: F.gelu(a, approximate="tanh") + 0 * b,
         lambda a, b: (F.gelu(a, approximate="tanh") / a, 0 * b),
+    ),
+    "GLU": (lambda a, b: F.glu(torch.cat([a, b], 1), 1), lambda a, b: (torch.sigmoid(b), 0 * b)),
+    "a square": (lambda a, b: a**2 + 0 * b, lambda a, b: (a, 0 * b)),
+    "a power": (lambda a, b: (a + 1) ** 1.5 + 0 * b, lambda a, b: ((a + 1) ** 0.5, 0 * b)),
+    "powers": (lambda a, b: (a + 1) ** (POWERS + 1) + 0 * b, lambda a, b: ((a + 1) ** POWERS, 0 * b)),
+    "divided by a power": (lambda a, b: a * (b + 1) ** -0.5, lambda a, b: ((b + 1) ** -0.5, 0 * b)),
+    "divided by hand": (lambda a, b: a * (1 / (b + 1)), lambda a, b: (1 / (b + 1), 0 * b)),
+    "a root": (lambda a, b: (a + 1).sqrt() + 0 * b, lambda a, b: ((a + 1) ** -0.5, 0 * b)),
+    "a product over channels": (lambda a, b: torch.cat([a, b, b], 1).prod(1), lambda a, b: (b * b / 3, a * b * 2 / 3)),
+    "a product of all": (
+        lambda a, b: torch.stack([one[:, 0, 0].prod() for one in torch.cat([a, b], 1)])[:, None],
+        lambda a, b: (CORNER * b / 2, CORNER * a / 2),
+    ),
+    "matrices, one by one": (
+        lambda a, b: torch.stack([torch.mm(p, q) for p, q in zip(a[:, 0], b[:, 0].mT, strict=True)]),
+        lambda a, b: (b.sum(2, keepdim=True) / 2 + 0 * a, a.sum(2, keepdim=True) / 2 + 0 * b),
+    ),
+    "attention, one by one": (
+        lambda a, b: torch.stack([torch.mm(p.softmax(1), q) for p, q in zip(a[:, 0].mT, b[:, 0], strict=True)]),
+        lambda a, b: (0 * a, a.mT.softmax(3).sum(2)[..., None] + 0 * b),
+    ),
+    "added to a product": (
+        lambda a, b: torch.addcmul(a, torch.sigmoid(a), b),
+        lambda a, b: (1 + 0 * a, torch.sigmoid(a)),
+    ),
+    "a softmax by hand": (lambda a, b: a.exp() / a.exp().sum(3, keepdim=True) * b, lambda a, b: (0 * a, a.softmax(3))),
+    "a softmax of logarithms": (lambda a, b: a.log_softmax(3).exp() * b, lambda a, b: (0 * a, a.softmax(3))),
+    "Hardswish by hand": (lambda a, b: a * F.relu6(a + 3) / 6 + 0 * b, lambda a, b: (F.hardsigmoid(a), 0 * b)),
+    "Hardswish by a clamp": (
+        lambda a, b: a * ((a + 3).clamp(0, 6) * (1 / 6)) + 0 * b,
+        lambda a, b: (F.hardsigmoid(a), 0 * b),
+    ),
+    "a weight that is itself held between bounds": (
+        lambda a, b: F.relu6(a) * torch.sigmoid(b),
+        lambda a, b: ((a > 0) * torch.sigmoid(b), 0 * b),
+    ),
+    "a product of weights": (
+        lambda a, b: torch.sigmoid(a) * torch.sigmoid(b) * b,
+        lambda a, b: (0 * a, torch.sigmoid(a) * torch.sigmoid(b)),
+    ),
+    "filters made of the image": (
+        lambda a, b: F.conv2d(a, torch.sigmoid(b.mean((0, 2, 3), keepdim=True))),
+        lambda a, b: (torch.sigmoid(b.mean()) + 0 * a, 0 * b),
     ),
     "a product with a constant": (lambda a, b: 3 * a + b, lambda a, b: (3 + 0 * a, 1 + 0 * b)),
 }
@@ -206,8 +251,8 @@ def test_gelu_at_zero_passes_half() -> None:
 
 def test_probabilities_keep_their_gradient() -> None:
     """The softmax that makes them weighs nothing."""
-    model = vit()
-    found = Explainer(model).explain(pixels(), Gradient(), target=seewhy.Probability(1))
+    with pytest.warns(SeewhyWarning, match="through 1 Softmax"):
+        found = Explainer(vit()).explain(pixels(), Gradient(), target=seewhy.Probability(1))
     assert abs(found.values).max() > 0
 
 
@@ -219,6 +264,67 @@ def test_nothing_to_balance_and_what_does_not_add_up_are_told() -> None:
     model = nn.Sequential(*layers)
     with pytest.warns(SeewhyWarning, match="1 ELU"):
         Explainer(model).explain(pixels().float(), Gradient(), target=1)
+
+
+NORMS = {
+    "group norm": lambda: nn.GroupNorm(2, 6),
+    "group norm without weights": lambda: nn.GroupNorm(3, 6, affine=False),
+    "instance norm": lambda: nn.InstanceNorm2d(6),
+    "instance norm with weights": lambda: nn.InstanceNorm2d(6, affine=True),
+}
+
+
+class Over(nn.Module):
+    """A group norm with a constant deviation; an instance norm has a group for each channel."""
+
+    def __init__(self, norm: Any) -> None:
+        super().__init__()
+        self.norm, self.groups = norm, getattr(norm, "num_groups", 6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        grouped = x.unflatten(1, (self.groups, -1))
+        deviation = (grouped.var((2, 3, 4), correction=0, keepdim=True) + self.norm.eps).sqrt().detach()
+        normed = ((grouped - grouped.mean((2, 3, 4), keepdim=True)) / deviation).flatten(1, 2)
+        if self.norm.weight is None:
+            return normed
+        return normed * self.norm.weight.view(-1, 1, 1) + self.norm.bias.view(-1, 1, 1)
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_norms_of_groups_and_channels_have_a_constant_deviation(name: str) -> None:
+    torch.manual_seed(0)
+    parts = nn.Conv2d(3, 6, 2, bias=False), NORMS[name](), nn.GELU(), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    model = nn.Sequential(*parts, nn.Linear(6, 4, bias=False)).double().eval()
+    for parameter in parts[1].parameters():
+        nn.init.normal_(parameter, 1)
+    x = pixels(6, 8).requires_grad_()
+    found = Explainer(model).explain(x.detach(), "input_x_gradient", target=2, libra=True)
+    other = nn.Sequential(parts[0], Over(parts[1]), Gated(parts[2]), *parts[3:], model[-1])
+    scores = other(x)[:, 2]
+    torch.testing.assert_close(scores, model(x)[:, 2])
+    (gradient,) = torch.autograd.grad(scores.sum(), x)
+    torch.testing.assert_close(torch.tensor(found.values), (gradient * x).float(), rtol=1e-5, atol=1e-8)
+    if not isinstance(getattr(parts[1], "bias", None), Tensor):
+        torch.testing.assert_close(torch.tensor(found.values).sum((1, 2, 3)), scores.float())
+
+
+UNBALANCED = {
+    "2 Tanh": lambda a, b: a.tanh() + b.tanh(),
+    "1 Exp, 1 Log1P": lambda a, b: a.exp() + (b + 1).log1p(),
+    "1 Sigmoid": lambda a, b: a.sigmoid() + b * b.sigmoid(),
+    "2 Sigmoid": lambda a, b: a.sigmoid() * b.sigmoid(),
+    "1 LogSoftmax": lambda a, b: a.log_softmax(3) + F.gelu(b),
+    "1 Pow": lambda a, b: 2**a + b * (b + 2) ** -1.0 + b**2,
+    "1 Div": lambda a, b: torch.ones_like(a) / (a + 1) + a / (b + 1),
+    "1 ELU": lambda a, b: F.elu(a) + b * torch.sigmoid(F.elu(b)),
+}
+
+
+@pytest.mark.parametrize("told", UNBALANCED)
+@pytest.mark.filterwarnings("ignore:Pictures are shown:seewhy.SeewhyWarning")
+def test_what_is_not_balanced_is_told_where_the_gradient_passes_it(told: str) -> None:
+    with pytest.warns(SeewhyWarning, match=f"plain gradient through {told}, where"):
+        Explainer(Product(UNBALANCED[told])).explain(pixels(3, 4, 2), Gradient(), target=0)
 
 
 class Hidden(torch.autograd.Function):

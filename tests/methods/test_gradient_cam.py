@@ -358,6 +358,20 @@ def test_a_channel_that_adds_up_to_0_weighs_nothing_in_xgrad_cam() -> None:
     assert XGradCAM().compute(one).tolist() == [[[6.0, 3.0]]]
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_what_rounding_leaves_of_a_sum_of_0_weighs_nothing_in_xgrad_cam(dtype: torch.dtype) -> None:
+    """After an instance norm each channel adds up to 0; only the last one is another."""
+    source = torch.Generator().manual_seed(0)
+    a = nn.functional.instance_norm(torch.randn(2, 8, 6, 7, generator=source).to(dtype))
+    a[:, -1] += 0.1
+    g = torch.randn(a.shape, generator=source).to(dtype)
+    last = (g[:, -1:] * a[:, -1:]).double().sum((2, 3)) / a[:, -1:].double().sum((2, 3))
+    expected = (last[..., None] * a[:, -1]).relu().float()
+    torch.testing.assert_close(
+        XGradCAM().compute(LayerRecord(activation=a, gradient=g)), expected, rtol=0.02, atol=1e-5
+    )
+
+
 def test_grad_cam_pp_tells_where_the_papers_shares_are_below_0() -> None:
     told = record([[-3.0, 0.0], [1.0, 1.0]], [[1.0, 0.0], [0.0, 2.0]])  # 2 - 3 < 0
     assert np.isfinite(GradCAMPlusPlus().compute(told)).all()

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 import seewhy
 from seewhy import Explainer, SeewhyWarning
-from seewhy.errors import InputError
+from seewhy.errors import GradientError, InputError
 from seewhy.methods import AblationCAM, ReciproCAM, ScoreCAM
 from seewhy.testing import check_method, small_cnn
 
@@ -122,6 +122,73 @@ def test_score_cam_has_pytorch_grad_cams_weights_but_for_where_corners_are(
 
 
 # --- what they must obey
+
+
+class Backbone(nn.Module):
+    """As those of Hugging Face: the positions and what was pooled of them, which alone the head reads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Conv2d(3, 6, 3, 2, 1), nn.Conv2d(6, 8, 3, 2, 1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        a = self.last(torch.tanh(self.first(x)))
+        return a, a.tanh().mean((2, 3))
+
+
+class Pooled(nn.Module):
+    def __init__(self, frozen: bool = False) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.body, self.head, self.frozen = Backbone(), nn.Linear(8, 5), frozen
+        self.double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            return self.head(self.body(x)[1])
+
+
+ASKED_AT_A_LAYER = ["ablation_cam", "recipro_cam"]
+
+
+@pytest.mark.parametrize("method", ASKED_AT_A_LAYER)
+def test_a_layer_is_chosen_whose_own_result_the_model_reads(method: str) -> None:
+    x, explainer = images(2, (16, 24)), explainer_of(Pooled())
+    found = explainer.explain(x, method, target=[1, 2])
+    assert found.layer == "body.last"
+    assert found.values.any((1, 2)).all()
+    np.testing.assert_array_equal(
+        found.values, explainer_of(Pooled()).explain(x, method, target=[1, 2], layer="body.last").values
+    )
+    again = explainer.explain(x[:1], method, target=1)
+    np.testing.assert_array_equal(again.values, found.values[:1], err_msg="remembered")
+
+
+def test_grad_cam_takes_the_last_layer_as_ever_before_and_after_and_has_the_same_values_beside() -> None:
+    x, explainer = images(2, (16, 24)), explainer_of(Pooled())
+    alone = explainer.explain(x, "grad_cam", target=[1, 2])
+    beside = explainer.explain(x, ["ablation_cam", "grad_cam"], target=[1, 2])
+    assert (alone.layer, beside["grad_cam"].layer) == ("body", "body.last")
+    assert alone.values.any()
+    np.testing.assert_allclose(beside["grad_cam"].values, alone.values, rtol=1e-6)
+    assert explainer.explain(x, "grad_cam", target=[1, 2]).layer == "body"
+
+
+@pytest.mark.parametrize("method", ASKED_AT_A_LAYER)
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_named_layer_whose_result_nothing_reads_is_refused(method: str, frozen: bool) -> None:
+    """Its gradient is not 0: what it returns is read inside it. A frozen network has none anywhere."""
+    x = images(2, (16, 24))
+    with pytest.raises(GradientError, match="No gradient of the score arrives at layer 'body'"):
+        explainer_of(Pooled(frozen)).explain(x, method, target=[1, 2], layer="body")
+    assert explainer_of(Pooled(frozen)).explain(x, method, target=[1, 2], layer="body.last").values.any()
+    assert explainer_of(Pooled()).explain(x, "score_cam", target=[1, 2], layer="body").values.any(), "only looks there"
+
+
+@pytest.mark.parametrize("method", ASKED_AT_A_LAYER)
+def test_positions_that_a_class_token_does_not_read_are_refused(method: str) -> None:
+    with pytest.raises(GradientError, match=r"blocks\.2"):
+        explained(network("vit"), images(size=SIZE), method, layer="blocks.2")
 
 
 class Heads(nn.Module):

@@ -14,6 +14,8 @@ import torch
 from networks import images
 from numpy.typing import NDArray
 from skimage.segmentation import slic
+from sklearn.linear_model import Ridge
+from sklearn.metrics import pairwise_distances
 from three import KINDS, SIZE, TARGETS, assert_equal, explainer_of, named_baseline, network
 from torch import Tensor, nn
 
@@ -195,6 +197,22 @@ def test_lime_is_the_ridge_regression_of_its_equations(kind: str, width: float, 
     assert ours.signed
 
 
+def test_lime_weighs_as_the_authors_code_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which takes the root of the kernel, at a width of 0.25."""
+    weights, fit = [], Ridge.fit
+
+    def noted(ridge: Ridge, shown: Any, scores: Any, by: Any) -> Ridge:
+        weights.append(by)
+        return fit(ridge, shown, scores, by)
+
+    monkeypatch.setattr(Ridge, "fit", noted)
+    Explainer(small_cnn()).explain(torch.rand(1, 3, 24, 32), Lime(tiles(3, 4, size=(24, 32)), 60), target=1)
+    drawn = torch.rand(60, 12, generator=torch.Generator().manual_seed(0)) < 0.5
+    shown = torch.cat([torch.ones(1, 12, dtype=torch.bool), drawn]).numpy()
+    distances = pairwise_distances(shown.astype(float), shown[:1], metric="cosine").ravel()
+    np.testing.assert_allclose(weights[0], np.sqrt(np.exp(-(distances**2) / 0.25**2)), rtol=1e-6)
+
+
 def test_of_a_linear_network_lime_finds_the_weights() -> None:
     net, labels = nn.Sequential(nn.Flatten(), nn.Linear(3 * 24 * 32, 4)).double(), tiles(3, 4, size=(24, 32))
     x, start = torch.rand(1, 3, 24, 32).double(), torch.rand(3, 24, 32).double()
@@ -286,8 +304,8 @@ def test_chunks_change_nothing(name: str, first: int, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("name", ["lime", "kernel_shap"])
 def test_seeds_decide_what_is_drawn(name: str) -> None:
     explainer, x = Explainer(small_cnn()), torch.rand(1, 3, 24, 32)
-    one, same, other = (explainer.explain(x, name, segments=tiles(3, 4, size=(24, 32)), samples=60, seed=seed, target=1)
-                        .map for seed in (0, 0, 1))  # fmt: skip
+    options = {"segments": tiles(3, 4, size=(24, 32)), "samples": 60, "batch_size": 1}  # in which rounding is the same
+    one, same, other = (explainer.explain(x, name, seed=seed, target=1, **options).map for seed in (0, 0, 1))
     np.testing.assert_array_equal(one, same)
     assert np.abs(one - other).max() > 1e-3 * np.abs(one).max()
 

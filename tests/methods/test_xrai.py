@@ -19,7 +19,7 @@ from seewhy import Explainer
 from seewhy.engine import evaluations
 from seewhy.errors import InputError, InputTypeError, MissingDependencyError, SeewhyWarning
 from seewhy.methods import XRAI, IntegratedGradients
-from seewhy.methods.xrai import ranked
+from seewhy.methods.xrai import _widened, ranked
 from seewhy.testing import check_method, small_cnn
 
 ZERO = torch.zeros(1, dtype=torch.float64)
@@ -101,6 +101,19 @@ def test_pixels_that_no_segment_brings_are_the_last_region() -> None:
     masks = np.array([[1, 0], [1, 0], [1, 1], [0, 1], [0, 0]], bool)
     found = ranked(masks, np.array([4.0, 2.0, 6.0, -1.0, 3.0]), 2)
     np.testing.assert_allclose(found, [4, 4, 4, 1, 1])
+
+
+@pytest.mark.parametrize(("size", "reach"), [((224, 224), 5), ((448, 224), 7), ((112, 168), 3), ((32, 48), 1)])
+def test_segments_are_widened_by_5_pixels_in_images_of_224_and_in_others_in_proportion(
+    size: tuple[int, int], reach: int
+) -> None:
+    alone = np.zeros(size, bool)
+    alone[size[0] // 2, size[1] // 2] = True
+    wide = _widened(alone.reshape(-1, 1), size).reshape(size)
+    away = np.hypot(*np.indices(size) - np.array(np.nonzero(alone))[..., None])
+    assert wide[away <= reach - 0.5].all()
+    assert not wide[away > reach + 0.5].any()
+    assert [wide.any(side).sum() for side in (0, 1)] == [2 * reach + 1] * 2
 
 
 class ReadsOne(nn.Module):

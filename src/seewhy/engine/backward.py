@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
@@ -67,6 +68,11 @@ def _in_rows(parts: Sequence[Tensor | None], place: Place) -> Tensor | None:
     if len(found) < len(parts):
         return None
     return found[0] if len(found) == 1 else torch.stack(found, 1).flatten(0, 1)
+
+
+def _as_returned(layer: Captured) -> Captured:
+    """The layer with its gradient where what it returned is read."""
+    return replace(layer, edge=layer.returned) if layer.returned else layer
 
 
 class Backward:
@@ -219,11 +225,12 @@ class Backward:
         second_best, why = None, self._found.why
         while remaining:
             group, remaining, look = remaining[-look:], remaining[:-look], 4 * look
-            gradients = self._grad(group, retain=True)
+            gradients = self._grad([_as_returned(layer) for layer in group], retain=True)
             for layer, gradient in reversed(list(zip(group, gradients, strict=True))):
                 why[layer.label] = "no gradient of the score at its positions"
                 if gradient is not None and gradient.any():
-                    self._found.gradients[Way(), layer.label] = gradient
+                    if layer.returned is None:
+                        self._found.gradients[Way(), layer.label] = gradient
                     why[layer.label] = "the last that the score has a gradient at"
                     if self._is_before_the_answer(gradient):
                         return layer

@@ -50,6 +50,8 @@ class Captured:
         label: the layer's name, with ``#n`` where it ran several times.
         layout: where the positions are; None for a layer without.
         edge: where autograd finds the gradient of this output; None if gradients were not asked for.
+        returned: where it finds that of what the module returned, without what was read of the output inside the
+            module; None if that was not asked for, or is the same.
     """
 
     label: str
@@ -58,6 +60,7 @@ class Captured:
     _output: Tensor
     _version: int | None = None  # of an output that was not copied
     relu: bool = False  # whether the functional ReLU after the layer is wanted with it
+    returned: GradientEdge | None = None
 
     @property
     def intact(self) -> bool:
@@ -128,6 +131,7 @@ class Observer:
         strict: whether layers that it cannot follow are refused too, for the model has other inputs.
         whole: whether the graph starts at the input. Else it starts at the first layer that is captured, and of the
             candidates anew where grids shrink: the deepest are asked first, and what was before need not be kept.
+        returned: whether candidates must be told by what they return, for that will be changed.
         adds: whether layers that add a bias are to be kept.
         spans: whether the calls that give sequences of tokens are to be kept.
         blocks: whether what these give is to be kept too.
@@ -149,6 +153,7 @@ class Observer:
         follows: bool = False,
         strict: bool = False,
         whole: bool = False,
+        returned: bool = False,
         adds: bool = False,
         spans: bool = False,
         blocks: bool = False,
@@ -158,6 +163,7 @@ class Observer:
         self._adds, self._spans, self._blocks = adds, spans, blocks
         self._gradients, self._choose, self._wanted = gradients, choose, wanted
         self._follows, self._strict, self._whole = follows, strict, whole
+        self._returned = returned
         self._restart: int | None = None  # when the graph started anew, by autograd's count of operations
         self.stale = False  # whether a layout that was known does not fit
         self.incomplete = False  # whether the graph starts too late for the gradient of some layer
@@ -285,7 +291,7 @@ class Observer:
         try:
             return self._layouts.see(call.module, tensor)
         except LayerError as error:
-            if self._wanted_of(call.module):
+            if any(layer.call in (None, call.number) for layer in self._wanted_of(call.module)):
                 raise LayerError(f"Layer {call.name!r}: {error}") from None
             return None
 
@@ -322,19 +328,22 @@ class Observer:
 
     def _consider(self, call: Call, args: Any, output: Tensor, layout: Layout | None) -> Tensor:
         """Keep a candidate as cheaply as can be: there are hundreds, and one of them will be chosen."""
-        goes_on, edge = output, None
+        goes_on, edge, returned = output, None, None
         if self._gradients and not self._whole and self._shrinks(call.module, args, output, layout):
             output = output.detach()
             goes_on, edge = self._start_anew(call, output)
-        elif self._gradients and output.requires_grad:
-            self.incomplete = self.incomplete or self._precedes_restart(output)
-            edge = get_gradient_edge(output)
         elif self._gradients:
-            goes_on, edge, _ = self._branch(call, args, output)
+            self.incomplete = self.incomplete or (output.requires_grad and self._precedes_restart(output))
+            if self._returned and call.several:  # the next module may read another tensor, which was made of this one
+                goes_on, edge, returned = self._branch(call, args, output)
+            elif output.requires_grad:
+                edge = get_gradient_edge(output)
+            else:
+                goes_on, edge, _ = self._branch(call, args, output)
         self._went_on.append((weakref.ref(goes_on), _version(goes_on)))
         copied = output.numel() <= self._limit or output.is_inference()
         value, version = (output.detach().clone(), None) if copied else (output, output._version)
-        self._candidates.append((call, Captured(call.name, layout, edge, value, version)))
+        self._candidates.append((call, Captured(call.name, layout, edge, value, version, returned=returned)))
         return goes_on
 
     @property

@@ -48,7 +48,7 @@ class Choice:
 
     def _measure_chosen(self, request: Request, batch: Tensor, scoring: Scoring) -> Measured:
         scored = any(needs.layer and needs.score for needs in request.needs)
-        kind = (tuple(batch.shape[1:]), scored, scoring.kind)
+        kind = (tuple(batch.shape[1:]), scored, scoring.kind, request.changed)
         before: Measured | None = None
         if kind in self._chosen:
             remembered = tuple(find_layers(self._model, self._chosen[kind]))

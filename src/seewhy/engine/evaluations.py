@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -69,6 +69,7 @@ class Evaluations:
         speed: how whole runs of the model may be made faster.
         progress: whether to show a progress bar; None: where it takes more than 2 s and somebody watches.
         recordings: of runs on the one image, by layer.
+        dead: where a layer is noted that nothing reads.
     """
 
     def __init__(
@@ -81,7 +82,9 @@ class Evaluations:
         speed: Speed | bool = True,
         progress: bool | None = None,
         recordings: Mapping[str, Recording] | None = None,
+        dead: list[str] | None = None,
     ) -> None:
+        self._dead = [] if dead is None else dead
         self._recordings = recordings or {}
         self._model, self._batch, self._request, self._scoring = model, batch, request, scoring
         self._captured, self._progress = captured, progress
@@ -90,17 +93,20 @@ class Evaluations:
         self.faster = ""  # what was used to be faster, in words
         self.warnings: list[str] = []
         self._shown: Any = None  # a progress bar of all that is asked
+        self._alone = False  # whether each image is asked about by itself
 
     @contextmanager
     def apart(self, count: int) -> Iterator[Evaluations]:
         """The same where each row of the record is an image of its own: there a change may have to do with the target.
 
-        For methods that look for something step by step: one progress bar is for all steps.
+        For methods that look for something step by step: one progress bar is for all steps. Each image is asked about
+        alone, as rounding differs by the size of the batch, and where a step decides that may lead another way.
 
         Args:
             count: how many changed images of each row will be asked about, in all.
         """
         own, each = copy.copy(self), self._scoring.each
+        own._alone = True
         images = torch.arange(len(self._batch)).repeat_interleave(each).tolist()
         own._batch, own._scoring = self._batch.repeat_interleave(each, 0), replace(self._scoring, each=1)
         own._request = replace(self._request, inputs=self._request.inputs.picked(images, len(self._batch)))
@@ -134,10 +140,12 @@ class Evaluations:
 
     def layer_scores(self, change: Change, count: int, where: Tensor | None = None) -> Tensor:
         """As `scores`, of changed activations ``(b, C, h, w)`` at the layer: only what comes after it is run again."""
+        still: list[float] = []  # of images of which the layer seems not to be read: by how much scores may differ
 
         def each(shown: Any) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
             for image in range(len(self._batch)):
                 tail = self._tail(image)
+                still.extend([tail.rounding] if self._ignores(tail, image) else [])
 
                 def ask(images: Tensor, numbers: Tensor, tail: Tail = tail) -> Tensor:
                     changed = change(images * self._scoring.each, numbers)
@@ -146,7 +154,10 @@ class Evaluations:
                 yield from self._in_chunks(self._asked(count, where, [image]), self._kind(tail), ask, shown)
 
         with self._bar(len(self._asked(count, where, range(len(self._batch)))[0])) as shown:
-            return self._gathered(count, each(shown))
+            found = self._gathered(count, each(shown))
+        if self._captured and len(still) == len(self._batch) and _spread(found) <= max(still):
+            self._dead.append(self._captured.label)
+        return found
 
     def records(self, change: Change, count: int, needs: Needs) -> Iterator[Asked]:
         """What the passes over the changed images give, chunk by chunk, as a method with these `needs` gets it."""
@@ -172,8 +183,9 @@ class Evaluations:
             changed = change(images * self._scoring.each, numbers)
             return faster(measured, changed, _alike_records) if faster else measured(self._model, changed)
 
+        kind = "alone" if self._alone else "records"
         with self._bar(len(asked[0])) as shown:
-            for images, numbers, record in self._in_chunks(asked, "records", ask, shown, faster):
+            for images, numbers, record in self._in_chunks(asked, kind, ask, shown, faster):
                 yield Asked(*self._paired(images, numbers), record)
 
     def _bar(self, count: int) -> Any:
@@ -221,6 +233,22 @@ class Evaluations:
             yield images[start:stop], numbers[start:stop], result
         if faster:
             self.faster = faster.said
+
+    def _ignores(self, tail: Tail, image: int) -> bool:
+        """Whether the score does not seem to depend on what the layer returns for an image.
+
+        The gradient knows, where there is one; that of a step is 0, and so it is not asked alone.
+        """
+        if not tail.still or self._captured is None:
+            return False
+        own = self._captured.value[image : image + 1].requires_grad_()
+        with suppress(RuntimeError), torch.enable_grad():  # of a model without a backward
+            raw = tail(own.clone(), graph=True)
+            scores = self._scoring.at([image]).read(raw, tuple(self._batch.shape[2:])).scores
+            if scores.requires_grad:
+                (gradient,) = torch.autograd.grad(scores.sum(), own, allow_unused=True)
+                return gradient is None or not gradient.any()
+        return True
 
     def _kind(self, tail: Tail) -> str:
         """Which evaluations are alike: those after another layer take another time."""
@@ -273,6 +301,12 @@ def _alike_records(expected: Record, got: Record) -> str:
     if why or "input_gradient" not in vars(expected):
         return why
     return alike_gradients(expected.input_gradient, got.input_gradient)
+
+
+def _spread(scores: Tensor) -> float:
+    """The greatest difference between scores of a row, of those that are known."""
+    most, least = scores.nan_to_num(-torch.inf).amax(1), scores.nan_to_num(torch.inf).amin(1)
+    return float((most - least).amax())
 
 
 def _own(changed: Tensor) -> Tensor:

@@ -83,6 +83,11 @@ class Request:
         return self.whole or any(n.input_gradient or n.biases or n.attention for n in self.needs)
 
     @property
+    def changed(self) -> bool:
+        """Whether what the layer returns may be changed."""
+        return any(needs.evaluations and needs.layer for needs in self.needs)
+
+    @property
     def plain_attention(self) -> bool:
         """Whether attention must be plain mathematics in the graph."""
         return any(needs.plain_attention for needs in self.needs)
@@ -139,8 +144,9 @@ class Measured:
             from .evaluations import Evaluations  # which runs passes itself
 
             measured["evaluations"] = Evaluations(
-                self.model, self.input, self.request, scoring, layer, needs.evaluations, progress, self.recordings
-            )
+                self.model, self.input, self.request, scoring, layer, needs.evaluations, progress, self.recordings,
+                self.dead,
+            )  # fmt: skip
         measured |= self._differentiated(needs)
         if needs.head and self.head:
             head = replace(self.head, activation=self._paired(self.head.activation))
@@ -286,6 +292,7 @@ def measure(model: nn.Module, batch: Tensor, request: Request, scoring: Scoring)
         follows=follows,
         strict=request.inputs.extra,
         whole=whole,
+        returned=request.changed,
         adds=any(needs.biases for needs in request.needs),
         spans=any(needs.attention for needs in request.needs),
         blocks=any(needs.attention == "formation" for needs in request.needs),
@@ -314,8 +321,7 @@ def _run_once(found: Measured, graph: bool) -> Any:
     from .recording import Recording  # which runs models itself
 
     model, batch, request = found.model, found.input.clone(), found.request
-    replayed = any(needs.evaluations and needs.layer for needs in request.needs)
-    if graph or not replayed or len(batch) > 1 or len(request.layers) != 1:
+    if graph or not request.changed or len(batch) > 1 or len(request.layers) != 1:
         return run(model, batch, request.inputs)
     recording = found.recordings[request.layers[0].label] = Recording(model, request.layers[0])
     with recording:

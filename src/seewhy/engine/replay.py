@@ -26,7 +26,7 @@ from .passes import run
 from .recording import Recording, exchanged, mapped
 from .switches import fast_path_off
 
-_tried: weakref.WeakKeyDictionary[nn.Module, dict[Any, _Way]] = weakref.WeakKeyDictionary()
+_tried: weakref.WeakKeyDictionary[nn.Module, dict[Any, tuple[_Way, bool]]] = weakref.WeakKeyDictionary()
 _ROUNDING = 1024  # units in the last place, of the largest output, by which a replay may differ from a whole run
 _HALF = 4  # the same where they are as coarse as those of half precision
 
@@ -57,6 +57,7 @@ class Tail:
     Attributes:
         short: whether only what comes after the layer is run; else the whole model, as its parts cannot be told apart.
         alone: whether the model must be given one activation at a time.
+        still: whether another activation was tried, and changed nothing that the model returns but for rounding.
     """
 
     def __init__(
@@ -76,7 +77,7 @@ class Tail:
         self._raw, self._overwrites = recording.raw, recording.overwrites
         self._returned, self._before, self._written = recording.returned, recording.before, recording.written
         self._shown = image.clone()  # to replays; one that writes to it is the last
-        way = self._way(recording.trace)
+        way, self.still = self._way(recording.trace)
         self.short, self.alone = way is _Way.SHORT, way is _Way.ALONE
 
     def __call__(self, changed: Tensor, *, graph: bool = False) -> Any:
@@ -86,6 +87,12 @@ class Tail:
                 with suppress(_LostError):  # the activations may lead the model another way
                     return self._replayed(changed)
             return self._whole(changed)
+
+    @property
+    def rounding(self) -> float:
+        """By how much what the model returns may differ by rounding."""
+        found = [tensor for tensor in self._raw if tensor.is_floating_point() and tensor.numel()]
+        return max((float(_rounding(tensor)) for tensor in found), default=0.0)
 
     def _filled(self, changed: Tensor) -> Any:
         """What the layer returns instead."""
@@ -160,8 +167,11 @@ class Tail:
         images = self._shown.expand(count, *self._shown.shape[1:])
         return images.clone() if self._overwrites else images
 
-    def _way(self, trace: tuple[str, ...]) -> _Way:
-        """How replays or whole runs give what they should; tried once for each way through the model."""
+    def _way(self, trace: tuple[str, ...]) -> tuple[_Way, bool]:
+        """How replays or whole runs give what they should, and whether that never changes.
+
+        Tried once for each way through the model.
+        """
         known = _tried.setdefault(self._model, {})
         layout, hooks = self._layout and self._layout.name, tuple(self._layer.module._forward_hooks)
         key = self._layer.label, hooks, tuple(self._image.shape), self._image.dtype, layout, trace
@@ -170,18 +180,19 @@ class Tail:
                 known[key] = self._try()
         return known[key]
 
-    def _try(self) -> _Way:
+    def _try(self) -> tuple[_Way, bool]:
         """Try it with two activations: the layer's own, and another one."""
         first = next(tensors(self._returned))
         own = self._layout.channels_first(first) if self._layout else first.flatten(1)
-        both = torch.cat([own, own.roll(1, 1) * 0.5 + own.flip(-1) + 0.1])
+        both, still = torch.cat([own, own.roll(1, 1) * 0.5 + own.flip(-1) + 0.1]), False
         with suppress(Exception):  # of whatever kind: the model is not made for this
             expected = self._raw, self._whole(both[1:])
+            still = _alike([*tensors(expected[1])], self._raw)
             if self._before is not None and self._replays(both, expected):
-                return _Way.SHORT
+                return _Way.SHORT, still
             if _are(self._whole(both), expected):
-                return _Way.WHOLE
-        return _Way.ALONE
+                return _Way.WHOLE, still
+        return _Way.ALONE, still
 
     def _replays(self, both: Tensor, expected: Sequence[Any]) -> bool:
         """Whether replays give what is expected, and do so again."""
@@ -206,9 +217,13 @@ def _alike(some: Sequence[Tensor], others: Sequence[Tensor]) -> bool:
 def _close(a: Tensor, b: Tensor) -> bool:
     if not (a.is_floating_point() and b.is_floating_point()):
         return bool(torch.equal(a, b))
-    unit = torch.finfo(a.dtype).eps
-    allowed = min(_ROUNDING * unit, _HALF * unit + 1e-3)
-    return not b.numel() or bool(((a - b).abs() <= allowed * b.abs().max()).all())
+    return not b.numel() or bool(((a - b).abs() <= _rounding(b)).all())
+
+
+def _rounding(tensor: Tensor) -> Tensor:
+    """By how much a tensor may differ from its like by rounding."""
+    unit = torch.finfo(tensor.dtype).eps
+    return min(_ROUNDING * unit, _HALF * unit + 1e-3) * tensor.abs().max()
 
 
 def _are(raw: Any, expected: Sequence[Any]) -> bool:

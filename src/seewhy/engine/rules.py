@@ -94,7 +94,7 @@ class Activations:
             self.others[_OTHERS[stem]] += 1
         elif stem in _GATES:
             self.gates[_GATES[stem]] += 1
-        elif stem in _UNSURE or (stem == "Clamp" and _equals(_bounds(node)[0], 0)):
+        elif stem in _UNSURE or (stem == "Clamp" and _equals(bounds(node)[0], 0)):
             self.unsure[_UNSURE.get(stem, "clamp")] += 1
         elif name := _hides(node, kind):
             self.hidden[name] += 1
@@ -102,12 +102,12 @@ class Activations:
 
 def _is_relu(node: Any) -> bool:
     """Whether the node is max(x, 0) or min(max(x, 0), 6)."""
-    low, high = _bounds(node)
+    low, high = bounds(node)
     return _equals(low, 0) and (high is None or _equals(high, 6))
 
 
-def _bounds(node: Any) -> tuple[Any, Any]:
-    """The least and the greatest result of a ReLU-like node, as it saved them."""
+def bounds(node: Any) -> tuple[Any, Any]:
+    """The least and the greatest result of a ReLU-like node, as it saved them; None where there is none."""
     low, high = 0.0, None
     for bound in ("_saved_threshold", "_saved_min_val", "_saved_min"):
         low = getattr(node, bound, low)
@@ -153,7 +153,7 @@ def ruled(rule: BackwardRule, nodes: list[Node]) -> tuple[list[tuple[Node, Hook]
         from .libra import balanced  # which knows the kinds of nodes from here
 
         refuse_hidden(found, rule)
-        return balanced(nodes, found.others)
+        return balanced(nodes)
     return [(node, rule.hook) for node in found.treated], check(found, rule)
 
 

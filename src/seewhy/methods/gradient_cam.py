@@ -20,6 +20,7 @@ from .fusing import Fusing
 from .gradient import GradientMethod
 from .registry import register
 
+_NO_SUM = 1e-5  # of a channel's magnitudes, up to which its sum is rounding
 _POLE = (
     "{} divides by 2 + gradient × sum of the channel, which is not above 0 somewhere: the paper takes channels that "
     "are at least 0, as after a ReLU. The map may be upside down: name such a layer with layer=, or use 'grad_cam'."
@@ -89,14 +90,18 @@ class XGradCAM(GradientCAM):
 
     Fu et al. 2020, "Axiom-based Grad-CAM", arXiv 2008.02312, section 3: ReLU(sum over k of w_k A_k), where w_k is the
     mean of dS/dA_k over the positions, each as important as A_k is there: sum of dS/dA_k A_k / sum of A_k. A channel
-    that adds up to 0 has no such mean, and weighs nothing. `.values` are ``(N, h, w)``, at least 0, as in the authors'
-    code; before the ReLU they add up to what gradient × activation does. It costs what Grad-CAM does.
+    that adds up to 0 has no such mean, and weighs nothing; so does one whose sum is up to 1e-5 of that of its
+    magnitudes (in half precision, its precision), which is rounding: as all channels after an instance norm. `.values`
+    are ``(N, h, w)``, at least 0, as in the authors' code; before the ReLU they add up to what gradient × activation
+    does. It costs what Grad-CAM does.
     """
 
     def compute(self, record: LayerRecord) -> Tensor:
         """The weighted sum."""
-        total = record.activation.double().flatten(2).sum(2)
-        weights = _product(record).flatten(2).sum(2) / torch.where(total != 0, total, torch.inf)
+        activation = record.activation.double().flatten(2)
+        total, magnitude = activation.sum(2), activation.abs().sum(2)
+        rounding = max(_NO_SUM, torch.finfo(record.activation.dtype).eps) * magnitude
+        weights = _product(record).flatten(2).sum(2) / torch.where(total.abs() > rounding, total, torch.inf)
         return weighted_sum(weights, record.activation)
 
 

@@ -22,7 +22,6 @@ from .gradient import GradientMethod
 from .registry import register
 from .repeating import Repeating
 
-_EQUAL = 1e-5  # of the largest gradient: up to which gradients count as equal
 _INCOMPLETE = 0.05  # of the difference of the scores, above which the values are not to be taken for a sum
 
 
@@ -207,11 +206,13 @@ class GuidedIG(Path):
 
     Kapishnikov et al. 2021, "Guided Integrated Gradients", arXiv 2106.09788, algorithm 1: at each step the `fraction`
     of the values with the least gradient are moved towards the image, until the distance left is that of the straight
-    line; none is further from that line than `away` of the whole way. Values whose gradients differ by less than 1e-5
-    of the largest move together, else rounding would choose. So noise in the gradient is passed by early. `.values` are
+    line; none is further from that line than `away` of the whole way. So noise in the gradient is passed by early.
+    Which values are the least is a choice that rounding may turn where gradients are nearly equal, and the more with a
+    large `away`: images are asked about one at a time, so that a map is the same in any batch, but another machine,
+    another number of threads or `accelerate` may lead another way. `.values` are
     ``(N, C, H, W)``, signed: they add up to S(image) − S(baseline), but for the error in
     ``measures["completeness_error"]``; over 5 % a warning says so. `.maps` are their sums over the colours. It costs a
-    forward and a backward pass for each step, one after the other, and two forwards.
+    forward and a backward pass for each step, one after the other and image by image, and two forwards.
 
     Args:
         steps: how many.
@@ -279,9 +280,7 @@ class GuidedIG(Path):
 def _least(slopes: Tensor, fraction: float) -> Tensor:
     """Which values are among the `fraction` of all with the least slope; it is infinite where they cannot move."""
     count = math.ceil(fraction * slopes.shape[1])
-    most = torch.where(slopes.isfinite(), slopes, 0).amax(1, keepdim=True)
-    # equal gradients are common, a linear part of the network has them: what rounding parts goes together
-    return (slopes <= slopes.kthvalue(count, dim=1, keepdim=True).values + _EQUAL * most) & slopes.isfinite()
+    return (slopes <= slopes.kthvalue(count, dim=1, keepdim=True).values) & slopes.isfinite()
 
 
 def _picked(images: Tensor, rows: Tensor, _: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import random
 from dataclasses import dataclass
-from math import comb
+from math import comb, sqrt
 from numbers import Real
 from typing import Any, TypeAlias
 
@@ -128,7 +128,7 @@ class Lime(Segmenting):
         baseline: what hides: ``"black"``, ``"white"``, ``"mean"`` (the image's own mean colour), ``"blur"``,
             ``"noise"``, or a tensor ``(C, H, W)`` as the model takes it.
         seed: of what is left visible, and of the noise.
-        width: of the kernel.
+        width: of the kernel. The default weighs as the authors' code does, whose 0.25 is in exp(−D² / (2 · 0.25²)).
         ridge: how strongly large weights are held down.
 
     Raises:
@@ -137,7 +137,7 @@ class Lime(Segmenting):
         MissingDependencyError: scikit-image or scikit-learn is not installed.
     """
 
-    width: float = 0.25
+    width: float = 0.25 * sqrt(2)
     ridge: float = 1.0
 
     def __post_init__(self) -> None:
