@@ -72,9 +72,7 @@ def test_every_public_module_is_in_the_reference_with_all_its_names(name):
 def test_every_method_is_on_the_page_of_methods():
     text = (DOCS / "methods.md").read_text()
     assert [name for name in sorted(built_in()) if f"`{name}`" not in text] == []
-    classes = {
-        n for n, cls in vars(seewhy.methods).items() if isinstance(cls, type) and cls is not seewhy.Method
-    }
+    classes = {n for n, cls in vars(seewhy.methods).items() if isinstance(cls, type) and cls is not seewhy.Method}
     reference = REFERENCE["methods"]
     assert all(f"autoclass:: seewhy.methods.{name}\n" in reference for name in classes)
 
