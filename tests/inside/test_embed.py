@@ -93,7 +93,7 @@ def test_the_features_are_what_the_last_linear_layer_reads(build, reader, size):
     model, batch = build().eval(), images(size=size)
     with unchanged(model):
         found = embed(Explainer(model, transform=as_is), batch, method=None, batch_size=5)
-    np.testing.assert_allclose(found.features, read_by(model, model.get_submodule(reader), batch), atol=1e-6)
+    np.testing.assert_allclose(found.features, read_by(model, model.get_submodule(reader), batch), rtol=1e-5, atol=1e-6)
     assert found.layer == f"input of {reader}"
     assert found.features.dtype == np.float32
     assert found.predictions == tuple(map(str, model(batch).argmax(1).tolist()))
@@ -103,7 +103,7 @@ def test_the_features_of_a_squeezenet_are_pooled():
     model, batch = torchvision.models.squeezenet1_1(weights=None, num_classes=7).eval(), images(4, (64, 48))
     found = embed(Explainer(model, transform=as_is, class_names=list("abcdefg")), batch, method=None)
     with torch.no_grad():
-        np.testing.assert_allclose(found.features, model.features(batch).mean((2, 3)).numpy(), atol=1e-6)
+        np.testing.assert_allclose(found.features, model.features(batch).mean((2, 3)).numpy(), rtol=1e-5, atol=1e-6)
     assert found.layer == "input of classifier.1"
     with pytest.warns(SeewhyWarning, match="taken for class scores, made of the input of classifier.1"):
         unnamed = embed(Explainer(model, transform=as_is), batch, method=None)
