@@ -20,18 +20,17 @@ from ..engine.inputs import ModelInputs, make_inputs
 from ..engine.passes import Measured
 from ..engine.record import Needs, Record
 from ..engine.uses import uses_of
-from ..errors import InputError, InputTypeError, MethodError, NonFiniteError, close_matches, warn
+from ..errors import InputError, InputTypeError, close_matches, warn
 from ..explanation import Explanation
-from ..explanations import Explanations
 from ..inside.asked import check_explainer
 from ..layers import find_layers
 from ..methods import Method
 from ..methods.baselines import Baseline, make_baseline
-from ..methods.make import make_methods
 from ..origin import Origin
 from ..scoring import Scoring, Selected, find_pairs, with_embeddings
 from ..targets import Builtin, Class, Probability, Target
 from .alike import spearman
+from .given import maps_of, method_of
 from .randomise import Step, learned, steps_down
 from .shown import find_shown
 
@@ -136,9 +135,9 @@ class Subject:
         self._sides = explainer._sides
         self._batch_size, self._progress = common.get("batch_size"), common.get("progress")
         self.explanation = explanation if isinstance(explanation, Explanation) else None
-        self.maps = _maps(explanation, self._sides)
+        self.maps = maps_of(explanation, self._sides)
         origin = self.explanation.origin if self.explanation else None
-        self._method, self._layers = _find_method(self.explanation, common, origin)
+        self._method, self._layers = method_of(self.explanation, common, origin)
         if blind:
             return
         self._shown = find_shown(explainer, self.maps, self.explanation, common.get("images"))
@@ -350,62 +349,6 @@ class Subject:
 def _open(target: Target) -> TypeGuard[Builtin]:
     """Whether it is of whatever class is predicted, which was settled when it was explained."""
     return isinstance(target, Builtin) and target.reads != "detections" and getattr(target, "cls", 0) is None
-
-
-def _maps(given: Any, sides: int) -> NDArray[np.float32]:
-    if isinstance(given, Explanations):
-        raise InputTypeError("A metric judges one Explanation; these are several: take one, as in found['grad_cam'].")
-    if isinstance(given, Explanation):
-        maps = given.maps
-    else:
-        try:
-            maps = np.asarray(given.detach().float().cpu() if isinstance(given, Tensor) else given, np.float32)
-        except (TypeError, ValueError):
-            raise InputTypeError(
-                f"A metric judges an Explanation or maps (N, H, W), not {type(given).__name__}."
-            ) from None
-        maps = maps[None] if maps.ndim == sides else maps
-        if maps.ndim != sides + 1:
-            colours = " Add up its colours first, as in maps.sum(1)." if maps.ndim == sides + 2 else ""
-            raise InputError(f"Maps are (N, {'H, W' if sides == 2 else '*sides'}), a number for each position of the "
-                             f"model's input; got {maps.shape}.{colours}")  # fmt: skip
-    if not len(maps):
-        raise InputError("There is no map to judge.")
-    finite = np.isfinite(maps.reshape(len(maps), -1)).all(1)
-    if not finite.all():
-        raise NonFiniteError(f"The map of image {int(np.argmin(finite))} holds NaN or infinite values, which cannot be "
-                             "put in order.")  # fmt: skip
-    return maps
-
-
-def _find_method(
-    explanation: Explanation | None, common: Mapping[str, Any], origin: Origin | None
-) -> tuple[Method | None, tuple[str, ...]]:
-    given, layer = common.get("method"), common.get("layer")
-    layers = () if layer is None else tuple(layer) if isinstance(layer, list | tuple) else (layer,)
-    if given is not None:
-        method, *others = make_methods(given, {})
-        if others:
-            raise InputError(f"Maps are of one method; method= names {len(others) + 1}.")
-        known = layers or (origin.layers if origin else ())
-    elif origin and origin.method:
-        method, known = origin.method, layers or origin.layers
-    elif explanation is None or (method := _remembered(explanation)) is None:  # type: ignore[assignment]
-        return None, ()
-    else:
-        known = layers or (() if explanation.layer is None else (explanation.layer,))
-    return method, known if method.needs.layer else ()
-
-
-def _remembered(explanation: Explanation) -> Method | None:
-    """The method of an explanation from a file: the one of its name, if it has the same options."""
-    from ..collect import _options
-
-    try:
-        method = make_methods(explanation.method, {})[0]
-    except (KeyError, MethodError):
-        return None
-    return method if _options(method)["options"] == explanation.provenance.get("options") else None
 
 
 def _take_probabilities(measured: Measured) -> None:
