@@ -348,13 +348,13 @@ std (0.229, 0.224, 0.225))
         Is there evidence where it looks; does the score follow it, as it is taken away and as it comes (deletion and
         insertion against random orders); is it another map for another class (random logit), and without what the last
         layer learned (model randomisation); is it stable under 2 % of noise; does it add up, if its method claims so.
-        At most 50 forward passes' worth for each image. Methods that ask the model many times themselves are not asked
-        to explain again, unless `thorough`.
+        At most 50 forward passes' worth for each image, a backward pass counted as two. Methods that take many passes
+        themselves are not asked to explain again, unless `thorough`.
 
         Args:
             explanation: of this explainer; several images are judged together.
             thorough: 24 random orders, 5 other classes, the weights layer by layer from the top, 10 draws of noise;
-                also for methods that ask the model many times.
+                also for methods that take many passes.
             seed: of all draws.
             common: as for the metrics, see `trust.Common`: ``images=`` where the explanation comes from a file.
 
