@@ -17,6 +17,7 @@ from seewhy.errors import InputError, NonFiniteError, UnknownNameError
 from seewhy.testing import small_cnn, small_vit, unchanged
 from seewhy.trust.alike import pearson, spearman, ssim
 from seewhy.trust.randomise import learned, randomised
+from seewhy.trust.subject import Subject
 
 IMAGES = torch.rand(3, 3, 24, 32, generator=torch.Generator().manual_seed(1))
 
@@ -340,3 +341,23 @@ def test_of_blank_maps_nothing_can_be_told():
     checked = explainer.check(found)
     assert {one.name for one in checked.alarms} == {"evidence"}
     assert {one.answer for one in checked if one.name != "evidence"} == {"not asked"}
+
+
+def test_a_norm_before_all_kernels_is_random_with_the_last_of_them():
+    model = nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+                          nn.Linear(8, 5))  # fmt: skip
+    nn.init.uniform_(model[0].weight)
+    explainer = Explainer(model)
+    steps = Subject(explainer, explainer.explain(IMAGES, "saliency", target=1)).steps_down()
+    assert [step.names for step in steps] == [("5",), ("1", "0")]
+
+
+@pytest.mark.parametrize("thorough", [False, True])
+def test_the_layer_that_is_named_is_the_one_of_the_number(thorough):
+    explainer = Explainer(trunk(HeadEach()))
+    found = explainer.explain(IMAGES, "saliency", target=[0, 3, 4])  # the head of each is another layer
+    checked = explainer.check(found, thorough=thorough)["weights"]
+    name = next(iter(checked.numbers))
+    assert checked.value == checked.numbers[name]
+    assert repr(name) in checked.sentence
+    assert ("down to" in checked.sentence) == (not thorough)

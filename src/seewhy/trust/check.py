@@ -220,10 +220,12 @@ def _weights(subject: Subject, thorough: bool, seed: int) -> Finding:
         curve = nanmean(similarities(subject, states, spearman, seed).T)
     except NonFiniteError as error:
         return Finding("weights", "not asked", f"Not asked: with random weights the model overflows ({error})")
-    if np.isnan(curve).all():
+    numbers = {state.name: float(value) for state, value in zip(states, curve, strict=True) if not np.isnan(value)}
+    if not numbers:
         return Finding("weights", "not asked", f"Not asked: {_FLAT}.")
-    first, last = (float(value) for value in curve[~np.isnan(curve)][[0, -1]])
-    what = f"the last layer ({every.name!r})" if every.name else "the model's own parameters"
+    (name, first), (_, last) = (list(numbers.items())[place] for place in (0, -1))
+    where = "the last layers, down to" if top and not thorough else "the last layer"
+    what = f"{where} ({name!r})" if name else "the model's own parameters"
     said = {
         "yes": f"With random weights in {what} it is another map.",
         "unclear": f"With random weights in {what} it is much the same map, or turned round.",
@@ -233,7 +235,6 @@ def _weights(subject: Subject, thorough: bool, seed: int) -> Finding:
     if answer != "no" and _alike(last) == "no":
         answer, value = "no", last
         said["no"] = "This map does not depend on what the network learned: do not read it as evidence."
-    numbers = dict(zip([state.name for state in states], curve.tolist(), strict=True))
     return Finding("weights", answer, said[answer], value, ALIKE, "similarity", f"Adebayo 2018; {_OURS}", _SIMILAR,
                    numbers)  # fmt: skip
 

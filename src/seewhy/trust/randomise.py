@@ -70,6 +70,8 @@ def steps_down(known: Learned, uses: Sequence[Uses]) -> list[Step]:
         if reaches[name].any():
             steps.append(Step(name, tuple(waiting), reaches[name]))
             waiting = []
+    if steps:  # what is used before all of them goes with the lowest
+        steps[-1] = replace(steps[-1], names=(*steps[-1].names, *waiting))
     return steps
 
 
